@@ -1,0 +1,28 @@
+# Compiler options, and the tools that make builds faster where the machine has them.
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  # The precompiled header is found by content, not by the time it was made.
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env
+      CCACHE_SLOPPINESS=pch_defines,time_macros "${CCACHE_PROGRAM}")
+endif()
+
+find_program(MOLD_PROGRAM mold)
+if(MOLD_PROGRAM)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+if(FINETUNE_SANITIZE)
+  add_compile_options(-fsanitize=${FINETUNE_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${FINETUNE_SANITIZE})
+endif()
+
+# Options of our own files only.
+function(finetune_compile_options target)
+  if(FINETUNE_WARNINGS)
+    target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow)
+  endif()
+  if(FINETUNE_PCH)
+    target_compile_options(${target} PRIVATE -fpch-preprocess)
+  endif()
+endfunction()

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace finetune {
+
+/// Where a row came from, for messages: `files[file]:line`.
+struct RowOrigin {
+  std::int32_t file = 0;   ///< index into Dataset::files
+  std::int64_t line = 0;   ///< counted from 1, blank lines included; the element number in a JSON array
+};
+
+/// One tokenized row. Token t is supervised when the model is trained to predict it from the tokens before it;
+/// the first token never is.
+struct Example {
+  std::vector<std::int32_t> input_ids;
+  std::vector<std::uint8_t> supervised;  ///< same length as input_ids
+  std::int64_t supervised_tokens = 0;
+  RowOrigin origin;
+};
+
+/// A tokenized data set. `rows` keeps the texts that evaluation prints and scores.
+struct Dataset {
+  std::vector<std::string> files;  ///< paths as given in the configuration
+  std::vector<Example> examples;
+  std::string content_hash;        ///< of the files' bytes and everything that shapes the tokens
+
+  /// What the reader should know: counted, never silent.
+  struct Summary {
+    std::int64_t rows = 0, dropped = 0, truncated = 0;
+    std::int64_t tokens = 0, supervised_tokens = 0, longest = 0;
+  } summary;
+
+  /// "data/train.jsonl:12"
+  std::string where(const Example& example) const;
+};
+
+}  // namespace finetune

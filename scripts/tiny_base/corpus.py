@@ -1,0 +1,222 @@
+"""Generates the pretraining text of data/tiny-base: `{"text": ...}` rows, the same for the same seed.
+
+Three kinds of text, in a curriculum that relies on the rows being read in file order:
+  1. repetition and association lists, from which a small transformer learns to copy at all;
+  2. records told in prose, YAML, JSON, logs and tables, so that copying works across formats and the
+     words around a value say which value belongs there;
+  3. explanatory sentences about containers and clusters in English and Chinese.
+"""
+
+import argparse
+import json
+import random
+
+import frames
+from values import Values
+
+FIELD_VALUES = {
+    "name": Values.name, "namespace": Values.name, "image": Values.image, "replicas": Values.count,
+    "port": Values.port, "target": Values.port, "key": Values.key, "value": Values.word, "host": Values.host,
+    "path": Values.path, "cpu": Values.cpu, "memory": Values.memory, "schedule": Values.schedule,
+    "node": Values.name, "owner": Values.word, "backend": Values.name, "container": Values.name,
+    "min": Values.count, "max": Values.count,
+}
+NUMERIC = {"replicas", "port", "target", "min", "max"}
+SEPARATORS = [" ", " ", ", ", "\n", "; ", " | ", "\n- ", " / ", "，", "、", " -> "]
+
+
+def any_value(values: Values) -> str:
+    """A value of any kind, or a word of the domain."""
+    rng = values.rng
+    if rng.random() < 0.15:
+        pool = frames.VOCABULARY if rng.random() < 0.65 else frames.CHINESE_VOCABULARY
+        return rng.choice(pool)
+    return rng.choice(list(FIELD_VALUES.values()))(values)
+
+
+def repetition(values: Values) -> str:
+    """One list, said two to four times; the second time each item can only be copied."""
+    rng = values.rng
+    draw = any_value if rng.random() < 0.6 else rng.choice([Values.word, Values.name, Values.image, Values.port])
+    items = [draw(values) for _ in range(rng.randint(2, 10))]
+    rounds = []
+    for _ in range(rng.randint(2, 4)):
+        style = rng.random()
+        if style < 0.2:
+            rounds.append(json.dumps(items, ensure_ascii=False, separators=rng.choice([(",", ":"), (", ", ": ")])))
+        elif style < 0.3:
+            rounds.append("\n".join("- " + item for item in items))
+        else:
+            rounds.append(rng.choice(SEPARATORS).join(items))
+    return rng.choice(["\n", "\n", " ; ", "\n\n"]).join(rounds)
+
+
+def association(values: Values) -> str:
+    """Pairs, then the same pairs in another order and another notation: a lookup by key."""
+    rng = values.rng
+    pairs = [(any_value(values), any_value(values)) for _ in range(rng.randint(2, 6))]
+    notations = ["{k}: {v}", "{k} = {v}", "{k} {v}", "\"{k}\":\"{v}\"", "\"{k}\": \"{v}\"", "{k}={v}", "{k}是 {v}",
+                 "{k} is {v}", "{k} -> {v}", "--{k} {v}"]
+    rounds = []
+    for _ in range(rng.randint(2, 3)):
+        rng.shuffle(pairs)
+        notation = rng.choice(notations)
+        rounds.append(rng.choice([", ", "\n", "; ", " ", ","]).join(notation.format(k=k, v=v) for k, v in pairs))
+    return "\n".join(rounds)
+
+
+def mention(values: Values) -> str:
+    rng = values.rng
+    frame = rng.choice(frames.ENGLISH_MENTIONS if rng.random() < 0.6 else frames.CHINESE_MENTIONS)
+    return frame.format(v=any_value(values), w=any_value(values))
+
+
+def prose(rng: random.Random, record: dict, chinese: bool) -> str:
+    links = frames.CHINESE_LINKS if chinese else frames.ENGLISH_LINKS
+    parts = [rng.choice(links).format(f=rng.choice(frames.FIELDS[kind][2 if chinese else 1]), v=value)
+             for kind, value in record.items()]
+    opener = rng.choice(frames.CHINESE_OPENERS if chinese else frames.ENGLISH_OPENERS) if rng.random() < 0.6 else ""
+    if rng.random() < 0.3:  # a bare verb phrase with words of the domain before the fields
+        opener += " " + " ".join(rng.sample(frames.CHINESE_VOCABULARY if chinese else frames.VOCABULARY, 3))
+    joiner = rng.choice(["，", "，", "、", "；"] if chinese else [", ", ", ", " and ", "; ", " "])
+    end = "。" if chinese else "."
+    return (opener + rng.choice(["，", "：", ""] if chinese else [", ", ": ", " "]) if opener else "") + joiner.join(parts) + end
+
+
+def keyed(rng: random.Random, record: dict) -> dict:
+    """Field kinds replaced by one of their key names; numbers become JSON numbers most of the time."""
+    result = {}
+    for kind, value in record.items():
+        number = kind in NUMERIC and rng.random() < 0.8
+        result[rng.choice(frames.FIELDS[kind][0])] = int(value) if number else value
+    return result
+
+
+def nested(rng: random.Random, flat: dict) -> dict:
+    """Groups some keys under parents, in lists or in both, so that JSON of every shape is met."""
+    items = list(flat.items())
+    result = {}
+    while items:
+        size = rng.randint(1, 3)
+        group, items = dict(items[:size]), items[size:]
+        style = rng.random()
+        if style < 0.4:
+            result.update(group)
+            continue
+        inner = [group] if style < 0.6 else group
+        if rng.random() < 0.3:
+            inner = {rng.choice(frames.GROUP_KEYS + frames.VOCABULARY[:40]): inner}
+        result[rng.choice(frames.GROUP_KEYS + frames.VOCABULARY[:40])] = inner
+    return result
+
+
+def yaml_lines(value, indent: int = 0) -> list:
+    pad = "  " * indent
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, dict):
+            lines += [f"{pad}{key}:"] + yaml_lines(item, indent + 1)
+        elif isinstance(item, list):
+            lines.append(f"{pad}{key}:")
+            for element in item:
+                if not isinstance(element, dict):
+                    lines.append(f"{pad}- {element}")
+                    continue
+                inner = yaml_lines(element, indent + 1)
+                lines += [pad + "- " + inner[0].lstrip()] + inner[1:]
+        else:
+            text = f'"{item}"' if isinstance(item, str) and "*" in item else item
+            lines.append(f"{pad}{key}: {text}")
+    return lines
+
+
+def structured(rng: random.Random, record: dict) -> str:
+    flat = keyed(rng, record)
+    style = rng.random()
+    if style < 0.40:
+        body = nested(rng, flat) if rng.random() < 0.7 else flat
+        separators = (",", ":") if rng.random() < 0.7 else (", ", ": ")
+        return json.dumps(body, ensure_ascii=False, separators=separators)
+    if style < 0.70:
+        return "\n".join(yaml_lines(nested(rng, flat) if rng.random() < 0.7 else flat))
+    if style < 0.80:
+        return rng.choice([" ", ",", "\n"]).join(f"{key}={value}" for key, value in flat.items())
+    if style < 0.93:
+        verb = " ".join(rng.sample(["run", "add", "put", "tool", "ctl", "job", "make", "new"], 2))
+        flags = [rng.choice(["--{}={}", "--{} {}", "{}/{}", "{}={}"]).format(k, v) for k, v in flat.items()]
+        first = " " + flags.pop().split("=")[-1] if rng.random() < 0.4 else ""
+        return verb + first + " " + " ".join(flags)
+    return ",".join(flat) + "\n" + ",".join(str(value) for value in flat.values())
+
+
+def shuffled(rng: random.Random, record: dict, keep: float) -> dict:
+    kinds = [kind for kind in record if rng.random() < keep] or list(record)
+    rng.shuffle(kinds)
+    return {kind: record[kind] for kind in kinds}
+
+
+def record_text(values: Values) -> str:
+    """One record told two or three times in different notations and orders."""
+    rng = values.rng
+    kinds = rng.sample(list(FIELD_VALUES), rng.randint(2, 6))
+    record = {kind: FIELD_VALUES[kind](values) for kind in kinds}
+    if rng.random() < 0.25 and "name" in record:  # the same value under several keys, as labels often are
+        record[rng.choice(["value", "container", "backend", "owner"])] = record["name"]
+    tellings = []
+    for turn in range(rng.choice([2, 2, 3])):
+        part = shuffled(rng, record, 1.0 if turn == 0 else 0.8)
+        if rng.random() < (0.75 if turn == 0 else 0.2):
+            tellings.append(prose(rng, part, chinese=rng.random() < 0.45))
+        else:
+            tellings.append(structured(rng, part))
+    return rng.choice(["\n", "\n\n", "\n---\n", "\n"]).join(tellings)
+
+
+def explanation(values: Values) -> str:
+    return values.rng.choice(frames.explanations())
+
+
+def document(values: Values, progress: float) -> str:
+    """Early text is mostly repetition; from a tenth of the way on, mostly records."""
+    choice = values.rng.random()
+    if progress < 0.10:
+        return repetition(values) if choice < 0.7 else association(values) if choice < 0.9 else mention(values)
+    if choice < 0.10:
+        return repetition(values)
+    if choice < 0.20:
+        return association(values)
+    if choice < 0.28:
+        return mention(values)
+    return record_text(values) if choice < 0.90 else explanation(values)
+
+
+def generate(seed: int, characters: int, row_characters: int = 560):
+    """Yields rows of about `row_characters` until `characters` are produced."""
+    values = Values(random.Random(seed))
+    produced = 0
+    while produced < characters:
+        parts, length = [], 0
+        while length < row_characters:
+            text = document(values, produced / characters)
+            if length and length + len(text) > row_characters * 1.4:
+                break
+            parts.append(text)
+            length += len(text) + 1
+        row = "\n".join(parts)
+        produced += len(row)
+        yield {"text": row}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--characters", type=int, default=45_000_000, help="about 2.2 characters are one token")
+    parser.add_argument("--output", required=True)
+    arguments = parser.parse_args()
+    with open(arguments.output, "w", encoding="utf-8") as file:
+        for row in generate(arguments.seed, arguments.characters):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

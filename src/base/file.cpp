@@ -1,0 +1,152 @@
+#include "finetune/base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace finetune {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A file descriptor that closes itself.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+/// Opens for reading and checks that it is a regular file; `size` receives its length.
+int open_regular(const fs::path& path, ErrorKind kind, std::size_t& size) {
+  // O_NONBLOCK: opening a FIFO must not hang before the type is known.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) fail(kind, "{}: cannot be opened: {}", path.string(), std::strerror(errno));
+  struct stat status {};
+  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(fd);
+    fail(kind, "{}: is {}; expected a regular file", path.string(),
+         S_ISDIR(status.st_mode) ? "a folder" : "not a file");
+  }
+  size = static_cast<std::size_t>(status.st_size);
+  return fd;
+}
+
+[[noreturn]] void fail_write(const fs::path& path, const char* action) {
+  fail(ErrorKind::resource, "{}: {} failed: {}", path.string(), action, std::strerror(errno));
+}
+
+void write_all(int fd, const fs::path& path, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      fail_write(path, "writing");
+    }
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
+}
+
+/// A rename is durable only once the folder itself is flushed.
+void flush_folder(const fs::path& folder) {
+  const Descriptor fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.get() >= 0) ::fsync(fd.get());
+}
+
+}  // namespace
+
+std::string read_file(const fs::path& path, ErrorKind kind) {
+  std::size_t size = 0;
+  const Descriptor fd(open_regular(path, kind, size));
+  std::string content(size, '\0');
+  std::size_t done = 0;
+  while (done < size) {
+    const ssize_t count = ::read(fd.get(), content.data() + done, size - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail(kind, "{}: cannot be read: {}", path.string(), std::strerror(errno));
+    if (count == 0) break;
+    done += static_cast<std::size_t>(count);
+  }
+  content.resize(done);
+  return content;
+}
+
+MappedFile::MappedFile(const fs::path& path, ErrorKind kind) : path_(path) {
+  const Descriptor fd(open_regular(path, kind, size_));
+  if (size_ == 0) return;
+  void* address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+  if (address == MAP_FAILED) {
+    fail(kind, "{}: cannot be mapped: {}", path.string(), std::strerror(errno));
+  }
+  data_ = static_cast<const std::byte*>(address);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)) {}
+
+void write_file_atomically(const fs::path& path,
+                           const std::function<void(const WriteBytes&)>& fill) {
+  const fs::path temporary = path.string() + ".tmp";
+  try {
+    const Descriptor fd(
+        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    if (fd.get() < 0) fail_write(temporary, "creating");
+    fill([&](std::span<const std::byte> bytes) { write_all(fd.get(), temporary, bytes); });
+    if (::fsync(fd.get()) != 0) fail_write(temporary, "flushing");
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  if (::rename(temporary.c_str(), path.c_str()) != 0) fail_write(path, "renaming");
+  flush_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
+void write_file_atomically(const fs::path& path, std::string_view content) {
+  write_file_atomically(path, [&](const WriteBytes& write) {
+    write(std::as_bytes(std::span(content.data(), content.size())));
+  });
+}
+
+void make_folder(const fs::path& path) {
+  std::error_code code;
+  fs::create_directories(path, code);
+  if (code) {
+    fail(ErrorKind::resource, "{}: the folder cannot be created: {}", path.string(),
+         code.message());
+  }
+}
+
+std::string content_hash(std::span<const std::byte> bytes) {
+  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+std::string content_hash(std::string_view text) {
+  return content_hash(std::as_bytes(std::span(text.data(), text.size())));
+}
+
+std::string file_hash(const fs::path& path, ErrorKind kind) {
+  return content_hash(MappedFile(path, kind).bytes());
+}
+
+}  // namespace finetune

@@ -1,0 +1,86 @@
+#include "text/added_tokens.h"
+
+#include "text/utf8.h"
+
+#include <algorithm>
+
+namespace finetune {
+
+namespace {
+
+std::size_t previous_character(std::string_view text, std::size_t position) {
+  do {
+    --position;
+  } while (position > 0 && is_continuation(text[position]));
+  return position;
+}
+
+bool word_before(std::string_view text, std::size_t position) {
+  return position > 0 && is_word(code_point_at(text, previous_character(text, position)).value);
+}
+
+bool word_after(std::string_view text, std::size_t position) {
+  return position < text.size() && is_word(code_point_at(text, position).value);
+}
+
+}  // namespace
+
+void AddedTokenMatcher::add(const std::string& pattern, const AddedToken& token) {
+  if (pattern.empty()) return;
+  std::size_t node = 0;
+  for (const char byte : pattern) {
+    const auto [child, is_new] = nodes_[node].children.try_emplace(byte, nodes_.size());
+    node = child->second;
+    if (is_new) nodes_.emplace_back();
+  }
+  if (nodes_[node].token >= 0) return;
+  nodes_[node].token = static_cast<std::ptrdiff_t>(tokens_.size());
+  tokens_.push_back(token);
+}
+
+std::pair<std::ptrdiff_t, std::size_t> AddedTokenMatcher::longest_at(std::string_view text,
+                                                                     std::size_t position) const {
+  std::pair<std::ptrdiff_t, std::size_t> best = {-1, position};
+  std::size_t node = 0;
+  while (position < text.size()) {
+    const auto child = nodes_[node].children.find(text[position]);
+    if (child == nodes_[node].children.end()) break;
+    node = child->second;
+    ++position;
+    if (nodes_[node].token >= 0) best = {nodes_[node].token, position};
+  }
+  return best;
+}
+
+std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view text) const {
+  std::vector<Part> parts;
+  std::size_t done = 0;
+  std::size_t position = tokens_.empty() ? text.size() : 0;
+  while (position < text.size()) {
+    const auto [index, match_end] = longest_at(text, position);
+    if (index < 0) {
+      ++position;
+      continue;
+    }
+    const AddedToken& token = tokens_[static_cast<std::size_t>(index)];
+    std::size_t begin = position, end = match_end;
+    position = match_end;
+    if (token.single_word && (word_before(text, begin) || word_after(text, end))) continue;
+    if (begin < done) continue;  // inside the white space that the token before took along
+    while (token.lstrip && begin > done) {
+      const std::size_t before = previous_character(text, begin);
+      if (!is_space(code_point_at(text, before).value)) break;
+      begin = before;
+    }
+    while (token.rstrip && end < text.size() && is_space(code_point_at(text, end).value)) {
+      end += code_point_at(text, end).size;
+    }
+    if (begin > done) parts.push_back({-1, done, begin});
+    parts.push_back({token.id, begin, end});
+    done = end;
+  }
+  if (done < text.size()) parts.push_back({-1, done, text.size()});
+  return parts;
+}
+
+}  // namespace finetune
