@@ -63,6 +63,16 @@ endfunction()
 find_package(Threads REQUIRED)
 find_package(LibTorch REQUIRED)
 
+# LibTorch has headers of other libraries, of other versions: never take them from there, even where
+# CMAKE_PREFIX_PATH names its folder.
+set(_given_prefix_path ${CMAKE_PREFIX_PATH} "$ENV{CMAKE_PREFIX_PATH}" "${LIBTORCH_DIR}")
+string(REPLACE ":" ";" _given_prefix_path "${_given_prefix_path}")
+foreach(_prefix IN LISTS _given_prefix_path)
+  if(EXISTS "${_prefix}/include/ATen")
+    list(APPEND CMAKE_IGNORE_PATH "${_prefix}/include" "${_prefix}/lib")
+  endif()
+endforeach()
+
 finetune_dependency(fmt DEBIAN libfmt-dev HEADER fmt/format.h LIBRARIES fmt)
 finetune_dependency(spdlog DEBIAN libspdlog-dev HEADER spdlog/spdlog.h LIBRARIES spdlog)
 finetune_dependency(nlohmann_json DEBIAN nlohmann-json3-dev HEADER nlohmann/json.hpp)

@@ -42,12 +42,19 @@ retry() {
   return 1
 }
 
-# pip_install python package...   FINETUNE_PIP_ARGS holds further options, such as an index
+# pip_install python package...   FINETUNE_PIP_ARGS holds further options, such as an index.
+# What pip says is shown only when it fails: it warns of every package of torch that we leave out.
 pip_install() {
-  local python=$1
+  local python=$1 log
   shift
+  log=$(mktemp)
   # shellcheck disable=SC2086  # options are words
-  retry timeout 3600 "$python" -m pip install --no-input --quiet ${FINETUNE_PIP_ARGS:-} "$@"
+  if ! retry timeout 3600 "$python" -m pip install --no-input ${FINETUNE_PIP_ARGS:-} "$@" >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -f "$log"
+    return 1
+  fi
+  rm -f "$log"
 }
 
 # torch_folder python   prints the torch folder of that Python when it holds a usable LibTorch

@@ -1,0 +1,126 @@
+#include "finetune/nn/linear.h"
+
+#include "finetune/base/error.h"
+#include "finetune/base/random.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/Context.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace finetune {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+Tensor FrozenWeight::multiply(const Tensor& x, const Tensor& bias) const {
+  return bias.defined() ? at::linear(x, dense_, bias) : at::linear(x, dense_);
+}
+
+Tensor FrozenWeight::multiply_backward(const Tensor& dy) const { return at::mm(dy, dense_); }
+
+namespace {
+
+/// Zero with probability `p`, else 1 / (1 - p); the same for the same seed, so backward makes it again.
+Tensor dropout_mask(const Tensor& like, double p, std::uint64_t seed) {
+  at::Generator generator = at::globalContext().defaultGenerator(like.device()).clone();
+  generator.set_current_seed(seed);
+  Tensor mask = at::empty_like(like);
+  mask.bernoulli_(1.0 - p, generator);
+  return mask.div_(1.0 - p);
+}
+
+struct LoraCall {
+  const FrozenWeight* weight;
+  double scaling;
+  double dropout;  // 0 outside training
+  std::uint64_t seed;
+};
+
+/// Frozen product and low-rank update as one node: saves x and xA^T only, no gradient of W.
+///   dA = s (dy B)^T d(x),  dB = s dy^T (d(x) A^T),  dx = dy W + s d'((dy B) A)
+class LoraLinear : public torch::autograd::Function<LoraLinear> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& bias, const Tensor& a,
+                        const Tensor& b, const LoraCall& call) {
+    const auto dtype = x.scalar_type();
+    const Tensor dropped =
+        call.dropout > 0.0 ? x * dropout_mask(x, call.dropout, call.seed) : x;
+    const Tensor xa = at::mm(dropped, a.to(dtype).t());
+    Tensor y = call.weight->multiply(x, bias);
+    y.addmm_(xa, b.to(dtype).t(), 1.0, call.scaling);
+    ctx->save_for_backward({x, xa, a, b});
+    ctx->saved_data["weight"] = reinterpret_cast<std::int64_t>(call.weight);
+    ctx->saved_data["scaling"] = call.scaling;
+    ctx->saved_data["dropout"] = call.dropout;
+    ctx->saved_data["seed"] = static_cast<std::int64_t>(call.seed);
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &xa = saved[1], &a = saved[2], &b = saved[3];
+    const auto* weight =
+        reinterpret_cast<const FrozenWeight*>(ctx->saved_data["weight"].toInt());
+    const double scaling = ctx->saved_data["scaling"].toDouble();
+    const double dropout = ctx->saved_data["dropout"].toDouble();
+    const Tensor dy = grads[0].contiguous();
+    const auto dtype = x.scalar_type();
+    const Tensor dy_b = at::mm(dy, b.to(dtype)).mul_(scaling);  // [N, R]
+    Tensor mask;
+    if (dropout > 0.0) {
+      mask = dropout_mask(x, dropout, static_cast<std::uint64_t>(ctx->saved_data["seed"].toInt()));
+    }
+    const Tensor da = at::mm(dy_b.t(), mask.defined() ? x * mask : x).to(a.scalar_type());
+    const Tensor db = at::mm(dy.t(), xa).to(b.scalar_type()).mul_(scaling);
+    Tensor dx;
+    if (ctx->needs_input_grad(0)) {
+      dx = weight->multiply_backward(dy);
+      if (mask.defined()) {
+        dx.add_(at::mm(dy_b, a.to(dtype)).mul_(mask));
+      } else {
+        dx.addmm_(dy_b, a.to(dtype));
+      }
+    }
+    return {dx, Tensor(), da, db, Tensor()};
+  }
+};
+
+/// Frozen product alone: saves nothing.
+class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& bias,
+                        const FrozenWeight* weight) {
+    ctx->saved_data["weight"] = reinterpret_cast<std::int64_t>(weight);
+    return weight->multiply(x, bias);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto* weight =
+        reinterpret_cast<const FrozenWeight*>(ctx->saved_data["weight"].toInt());
+    return {weight->multiply_backward(grads[0].contiguous()), Tensor(), Tensor()};
+  }
+};
+
+}  // namespace
+
+Tensor Linear::forward(const Tensor& x, const ForwardContext& context) const {
+  if (trained.defined()) {
+    const Tensor w = trained.to(x.scalar_type());
+    return bias.defined() ? at::linear(x, w, bias.to(x.scalar_type())) : at::linear(x, w);
+  }
+  if (!lora) return FrozenLinear::apply(x, bias, &weight);
+  const LoraCall call{&weight, lora->scaling, context.training ? lora->dropout : 0.0,
+                      mix_seed({context.seed, index})};
+  return LoraLinear::apply(x, bias, lora->a, lora->b, call);
+}
+
+Tensor delta_weight(const Lora& lora) {
+  return at::mm(lora.b.detach().to(at::kFloat), lora.a.detach().to(at::kFloat)).mul_(lora.scaling);
+}
+
+}  // namespace finetune
