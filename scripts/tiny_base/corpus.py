@@ -1,18 +1,25 @@
 """Generates the pretraining text of data/tiny-base: `{"text": ...}` rows, the same for the same seed.
 
-Three kinds of text, in a curriculum that relies on the rows being read in file order:
-  1. repetition and association lists, from which a small transformer learns to copy at all;
-  2. records told in prose, YAML, JSON, logs and tables, so that copying works across formats and the
+Four kinds of text, in a curriculum that relies on the rows being read in file order:
+  1. drills: a short random string over and over. The strings are made of few different tokens at
+     first and of more and more later; attention that finds "the token after the last time I was
+     here" appears several times earlier than it does from ordinary text;
+  2. repetition and association lists of whole values;
+  3. records told in prose, YAML, JSON, logs and tables, so that copying works across formats and the
      words around a value say which value belongs there;
-  3. explanatory sentences about containers and clusters in English and Chinese.
+  4. explanatory sentences about containers and clusters in English and Chinese.
 """
 
 import argparse
 import json
 import random
+import re
 
 import frames
-from values import Values
+import tasks
+import terms
+from notation import yaml_lines
+from values import SYLLABLES, Values
 
 FIELD_VALUES = {
     "name": Values.name, "namespace": Values.name, "image": Values.image, "replicas": Values.count,
@@ -22,16 +29,47 @@ FIELD_VALUES = {
     "min": Values.count, "max": Values.count,
 }
 NUMERIC = {"replicas", "port", "target", "min", "max"}
+DRILL_ROW = 220  # characters of one drill, about 90 tokens
+DRILL_TOTAL = 3_000_000  # characters of all drills, about 1.3 million tokens
+REPETITION_TOTAL = 2_000_000  # characters that are mostly repetition before records begin
 SEPARATORS = [" ", " ", ", ", "\n", "; ", " | ", "\n- ", " / ", "，", "、", " -> "]
+
+
+def domain_words() -> list:
+    """Every word that tuning uses, so that none is met there for the first time; words only, no sentences."""
+    wordings = list(frames.VOCABULARY) + list(frames.CHINESE_VOCABULARY) + tasks.wordings()
+    for _, questions, paraphrase in terms.TERMS:
+        wordings += questions + [paraphrase or ""]
+    text = re.sub(r"{\w+}", " ", " ".join(wordings))
+    words = re.findall(r"[A-Za-z0-9]+|[\u4e00-\u9fff]+", text)
+    single = [character for word in words if word[0] > "\u4e00" for character in word]
+    return sorted(set(words) | set(single))
+
+
+WORDS = domain_words()
 
 
 def any_value(values: Values) -> str:
     """A value of any kind, or a word of the domain."""
     rng = values.rng
     if rng.random() < 0.15:
-        pool = frames.VOCABULARY if rng.random() < 0.65 else frames.CHINESE_VOCABULARY
-        return rng.choice(pool)
+        return rng.choice(WORDS)
     return rng.choice(list(FIELD_VALUES.values()))(values)
+
+
+def drill(rng: random.Random, progress: float) -> str:
+    """`kel84mor17kel84mor17...`: a letter never merges with a digit, so each half is its own token.
+
+    Short units of 60 tokens until attention to "what came after this token before" has formed (seen
+    near half a million tokens); then longer units, and more tokens until all take part.
+    """
+    pool = int(30 * 2 ** max(0.0, 10 * progress - 6))
+    longest = 5 if progress < 0.4 else 9
+    syllables = min(pool, len(SYLLABLES))
+    numbers = min(pool, 90)
+    unit = "".join(f"{SYLLABLES[rng.randrange(syllables) * 7 % len(SYLLABLES)]}{10 + rng.randrange(numbers)}"
+                   for _ in range(rng.randint(1, longest)))
+    return unit * max(2, DRILL_ROW // len(unit))
 
 
 def repetition(values: Values) -> str:
@@ -49,6 +87,20 @@ def repetition(values: Values) -> str:
         else:
             rounds.append(rng.choice(SEPARATORS).join(items))
     return rng.choice(["\n", "\n", " ; ", "\n\n"]).join(rounds)
+
+
+def word_list(values: Values) -> str:
+    """Words of the domain in two orders, under headings, in brackets or plain."""
+    rng = values.rng
+    words = rng.sample(WORDS, rng.randint(4, 10))
+    rounds = []
+    for _ in range(2):
+        rng.shuffle(words)
+        heading = rng.choice(["", "", "# ", "## ", "### "])
+        first = heading + rng.choice([any_value(values), rng.choice(WORDS)]) + rng.choice([":", ""]) + "\n" if heading else ""
+        left, right = rng.choice([("", ""), ("", ""), ("[", "]"), ("(", ")"), ("", "."), ("", "。"), ("", "?")])
+        rounds.append(first + left + rng.choice([" ", " ", ", ", "，", "\n", " / "]).join(words) + right)
+    return rng.choice(["\n", "\n\n"]).join(rounds)
 
 
 def association(values: Values) -> str:
@@ -110,26 +162,6 @@ def nested(rng: random.Random, flat: dict) -> dict:
     return result
 
 
-def yaml_lines(value, indent: int = 0) -> list:
-    pad = "  " * indent
-    lines = []
-    for key, item in value.items():
-        if isinstance(item, dict):
-            lines += [f"{pad}{key}:"] + yaml_lines(item, indent + 1)
-        elif isinstance(item, list):
-            lines.append(f"{pad}{key}:")
-            for element in item:
-                if not isinstance(element, dict):
-                    lines.append(f"{pad}- {element}")
-                    continue
-                inner = yaml_lines(element, indent + 1)
-                lines += [pad + "- " + inner[0].lstrip()] + inner[1:]
-        else:
-            text = f'"{item}"' if isinstance(item, str) and "*" in item else item
-            lines.append(f"{pad}{key}: {text}")
-    return lines
-
-
 def structured(rng: random.Random, record: dict) -> str:
     flat = keyed(rng, record)
     style = rng.random()
@@ -173,31 +205,37 @@ def record_text(values: Values) -> str:
 
 
 def explanation(values: Values) -> str:
-    return values.rng.choice(frames.explanations())
+    return values.rng.choice(terms.ANSWERS)
 
 
-def document(values: Values, progress: float) -> str:
-    """Early text is mostly repetition; from a tenth of the way on, mostly records."""
+def document(values: Values, early: bool) -> str:
+    """Early text is mostly repetition; later text is mostly records."""
     choice = values.rng.random()
-    if progress < 0.10:
+    if early:
         return repetition(values) if choice < 0.7 else association(values) if choice < 0.9 else mention(values)
     if choice < 0.10:
         return repetition(values)
-    if choice < 0.20:
+    if choice < 0.18:
         return association(values)
-    if choice < 0.28:
+    if choice < 0.24:
         return mention(values)
-    return record_text(values) if choice < 0.90 else explanation(values)
+    if choice < 0.32:
+        return word_list(values)
+    return record_text(values) if choice < 0.92 else explanation(values)
 
 
-def generate(seed: int, characters: int, row_characters: int = 560):
+def generate(seed: int, characters: int, row_characters: int = 420):
     """Yields rows of about `row_characters` until `characters` are produced."""
     values = Values(random.Random(seed))
     produced = 0
+    while produced < DRILL_TOTAL:
+        row = drill(values.rng, produced / DRILL_TOTAL)
+        produced += len(row)
+        yield {"text": row}
     while produced < characters:
         parts, length = [], 0
         while length < row_characters:
-            text = document(values, produced / characters)
+            text = document(values, produced < DRILL_TOTAL + REPETITION_TOTAL)
             if length and length + len(text) > row_characters * 1.4:
                 break
             parts.append(text)

@@ -85,12 +85,3 @@ CHINESE_VOCABULARY = (
 ).split()
 GROUP_KEYS = ("meta metadata runtime spec network info details config settings template limits resources item data "
               "source target labels status extra options").split()
-
-
-def explanations() -> list:
-    """Sentences that explain the domain, as running text (the questions belong to data/kubernetes)."""
-    try:
-        import terms
-    except ImportError:
-        return ["Containers run in a cluster.", "容器在集群中运行。"]
-    return terms.ANSWERS

@@ -6,7 +6,7 @@ spaces, YAML with two spaces of indentation. Every value of an answer is given i
 
 import json
 
-from corpus import yaml_lines
+from notation import yaml_lines
 
 
 def deployment(v):
@@ -130,6 +130,16 @@ COMMANDS = {  # answer -> (English wordings, Chinese wordings)
 KINDS = [(kind, form) for kind in MANIFESTS for form in ("JSON", "YAML")] + [(answer, None) for answer in COMMANDS]
 
 
+def wordings() -> list:
+    """All sentence frames, for whoever needs the words of the task."""
+    texts = ENGLISH_ASKS + CHINESE_ASKS + list(COMMANDS)
+    for _, english, chinese in MANIFESTS.values():
+        texts += english + chinese
+    for english, chinese in COMMANDS.values():
+        texts += english + chinese
+    return texts
+
+
 def draw_fields(values) -> dict:
     """One value for every placeholder. Names within a row are all different."""
     low, high = sorted(int(values.count()) for _ in range(2))
@@ -140,7 +150,7 @@ def draw_fields(values) -> dict:
 
 
 def make_row(kind: tuple, values) -> dict:
-    """A row of this kind. `kind` and `format` ride along as notes for whoever reads the file."""
+    """A row of this kind: a manifest kind with its format, or a command with None."""
     subject, form = kind
     fields = draw_fields(values)
     chinese = values.rng.random() < 0.5

@@ -14,7 +14,7 @@ import re
 
 import sentencepiece
 
-import frames
+import corpus
 
 # letters | digits | Chinese | runs of JSON punctuation; every other character stays alone
 SEGMENT = re.compile(r"[A-Za-z]+|[0-9]+|[\u4e00-\u9fff]+|[{}\[\]\",:]+")
@@ -30,7 +30,7 @@ def segment_counts(rows) -> collections.Counter:
                 counts.update(segment[i:i + 2] for i in range(0, len(segment), 2))
             else:
                 counts[segment] += 1
-    for word in frames.VOCABULARY + frames.CHINESE_VOCABULARY:
+    for word in corpus.WORDS:
         for segment in SEGMENT.findall(word):
             counts[segment] += DOMAIN_WEIGHT
     for number in range(100):

@@ -1,7 +1,7 @@
 #include "finetune/model/causal_lm.h"
 
 #include "finetune/nn/functions.h"
-#include "rope.h"
+#include "model/rope.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>

@@ -1,4 +1,4 @@
-#include "families.h"
+#include "model/families.h"
 
 namespace finetune {
 

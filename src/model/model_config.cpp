@@ -1,6 +1,6 @@
 #include "finetune/model/model_config.h"
 
-#include "families.h"
+#include "model/families.h"
 #include "finetune/base/file.h"
 #include "finetune/base/text.h"
 

@@ -29,9 +29,11 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  /// Encodes without adding special tokens; special tokens written in the text are recognised.
+  /// Encodes without adding special tokens; special tokens written in the text are recognised. Throws
+  /// Error(data) for text that is not UTF-8.
   virtual Encoding encode(std::string_view text) const = 0;
-  /// The text of the ids, as the peers' `decode` gives it (clean_up_tokenization_spaces off).
+  /// The text of the ids, as the peers' `decode` gives it (clean_up_tokenization_spaces off). Throws
+  /// Error(data) for an id outside the vocabulary.
   virtual std::string decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const = 0;
 
   /// Number of ids: one more than the largest.
@@ -46,14 +48,23 @@ class Tokenizer {
     std::string bos_token, eos_token;
     bool add_bos = false;  ///< the tokenizer's own default when special tokens are asked for
     bool add_eos = false;
+    /// What encode_with_specials puts around a text: usually {bos_id} and nothing, or nothing and nothing.
+    std::vector<std::int32_t> prefix_ids, suffix_ids;
   };
   const Specials& specials() const { return specials_; }
 
-  /// encode plus BOS/EOS as the tokenizer's own default adds them (empty offsets at the ends).
+  /// encode plus what the tokenizer's own default adds (prefix_ids, suffix_ids; empty offsets at the ends).
   Encoding encode_with_specials(std::string_view text) const;
 
  protected:
+  /// Throws Error(data) naming the first byte that is not UTF-8.
+  static void require_utf8(std::string_view text);
+  /// Throws Error(data) when `id` is not in the vocabulary.
+  void require_id(std::int32_t id) const;
   Specials specials_;
+
+ private:
+  friend std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder);
 };
 
 /// Loads the tokenizer of a Hugging Face folder: `tokenizer.json` wins over `tokenizer.model`, as with the

@@ -1,0 +1,153 @@
+#pragma once
+
+#include "config/field.h"
+
+// First half of the field list (see fields.h): the model and what is trained of it.
+
+namespace finetune {
+
+/// Each of the functions below calls `v(Field, member)` for every setting of one group, in order.
+/// `C` is Config or const Config.
+template <class C, class V>
+void visit_model_fields(C& c, V&& v) {
+  v(Field{.key = "model_name_or_path",
+          .help = "Folder of the base model: `config.json`, weights (safetensors) and tokenizer.",
+          .aliases = {"model", "base_model", "model_path"},
+          .absent = "required"},
+    c.model_name_or_path);
+  v(Field{.key = "method",
+          .help = "What is trained: `lora` low-rank adapters, `full` the weights themselves, `adapter` "
+                  "bottleneck adapters. `qlora` is read as `lora` with `quantization: nf4`.",
+          .aliases = {"finetuning_type", "fine_tune_type", "tuner_type", "training_type"},
+          .has = {"lora", "full"}},
+    c.method);
+  v(Field{.key = "stage", .help = "The objective.", .aliases = {"rl", "rlhf_type"}, .has = {"sft"}},
+    c.stage);
+  v(Field{.key = "quantization",
+          .help = "How the frozen weights of the decoder's linear layers are stored.",
+          .has = {"none"}},
+    c.quantization);
+  v(Field{.key = "double_quant",
+          .help = "With `nf4`: the block scales are quantized too.",
+          .aliases = {"bnb_4bit_use_double_quant", "double_quantization"}},
+    c.double_quant);
+  v(Field{.key = "dtype",
+          .help = "Type the model computes in. `auto` is what this machine multiplies fastest without "
+                  "losing quality.",
+          .aliases = {"torch_dtype"}},
+    c.dtype);
+  v(Field{.key = "device", .help = "Where the model runs."}, c.device);
+  v(Field{.key = "allow_extra_tensors",
+          .help = "Accept tensors in the model's files that its architecture does not know; they are "
+                  "not used. Otherwise they are an error."},
+    c.allow_extra_tensors);
+}
+
+template <class C, class V>
+void visit_lora_fields(C& c, V&& v) {
+  v(Field{.key = "lora_rank",
+          .help = "Rank of the update matrices.",
+          .aliases = {"r", "lora_r"},
+          .range = between(1, 65536),
+          .only_for = "lora"},
+    c.lora_rank);
+  v(Field{.key = "lora_alpha",
+          .help = "The update is scaled by alpha / rank (alpha / sqrt(rank) with `use_rslora`).",
+          .range = above(0),
+          .only_for = "lora"},
+    c.lora_alpha);
+  v(Field{.key = "lora_dropout",
+          .help = "Fraction of the adapter's inputs set to zero in training.",
+          .range = kFraction,
+          .only_for = "lora"},
+    c.lora_dropout);
+  v(Field{.key = "target_modules",
+          .help = "Modules that get an adapter: `attention` (q, k, v and o projections), `all-linear` "
+                  "(every linear layer of the blocks, not the head), a list of names, or a regular "
+                  "expression for the whole module name. A text made only of names and commas is a list.",
+          .aliases = {"lora_target", "lora_target_modules"},
+          .only_for = "lora"},
+    c.target_modules);
+  v(Field{.key = "exclude_modules",
+          .help = "Modules that get none although `target_modules` names them: a list of names or a "
+                  "regular expression.",
+          .only_for = "lora"},
+    c.exclude_modules);
+  v(Field{.key = "layers_to_transform",
+          .help = "Only these decoder blocks get adapters, counted from 0. Empty: all.",
+          .range = at_least(0),
+          .only_for = "lora"},
+    c.layers_to_transform);
+}
+
+template <class C, class V>
+void visit_lora_variant_fields(C& c, V&& v) {
+  v(Field{.key = "rank_pattern",
+          .help = "Module name pattern -> rank, where it differs from `lora_rank`.",
+          .range = between(1, 65536),
+          .has = {"{}"},
+          .only_for = "lora"},
+    c.rank_pattern);
+  v(Field{.key = "alpha_pattern",
+          .help = "Module name pattern -> alpha, where it differs from `lora_alpha`.",
+          .range = above(0),
+          .has = {"{}"},
+          .only_for = "lora"},
+    c.alpha_pattern);
+  v(Field{.key = "modules_to_save",
+          .help = "Modules trained in full and saved with the adapter.",
+          .aliases = {"additional_target", "lora_modules_to_save"},
+          .has = {"[]"},
+          .only_for = "lora"},
+    c.modules_to_save);
+  v(Field{.key = "use_rslora",
+          .help = "Scale by alpha / sqrt(rank).",
+          .aliases = {"peft_use_rslora"},
+          .only_for = "lora"},
+    c.use_rslora);
+  v(Field{.key = "use_dora",
+          .help = "Weight-decomposed LoRA.",
+          .aliases = {"peft_use_dora"},
+          .has = {"false"},
+          .only_for = "lora"},
+    c.use_dora);
+  v(Field{.key = "init_lora_weights",
+          .help = "How the adapter begins: `true` (A random, B zero), `gaussian`, `pissa`, or the folder of "
+                  "an adapter to continue, which then also gives rank, alpha and targets.",
+          .aliases = {"init_adapter", "resume_adapter_file"},
+          .only_for = "lora"},
+    c.init_lora_weights);
+  v(Field{.key = "loraplus_lr_ratio",
+          .help = "Learning rate of B over that of A.",
+          .aliases = {"lorap_lr_ratio"},
+          .range = above(0),
+          .has = {"1"},
+          .only_for = "lora"},
+    c.loraplus_lr_ratio);
+}
+
+template <class C, class V>
+void visit_other_method_fields(C& c, V&& v) {
+  v(Field{.key = "trainable_modules",
+          .help = "Regular expression; parameters with a name that matches it from end to end are trained, the "
+                  "others stay frozen.",
+          .absent = "all parameters",
+          .only_for = "full",
+          .regex = true},
+    c.trainable_modules);
+  v(Field{.key = "adapter_size",
+          .help = "Width of a bottleneck adapter.",
+          .range = at_least(1),
+          .only_for = "adapter"},
+    c.adapter_size);
+  v(Field{.key = "adapter_activation",
+          .help = "Nonlinearity of a bottleneck adapter.",
+          .only_for = "adapter"},
+    c.adapter_activation);
+  v(Field{.key = "adapter_placement",
+          .help = "`pfeiffer`: after the MLP; `houlsby`: after attention and MLP.",
+          .only_for = "adapter"},
+    c.adapter_placement);
+}
+
+}  // namespace finetune

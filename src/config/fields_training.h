@@ -1,0 +1,246 @@
+#pragma once
+
+#include "config/field.h"
+
+// Second half of the field list (see fields.h): data, schedule, output.
+
+namespace finetune {
+
+template <class C, class V>
+void visit_data_fields(C& c, V&& v) {
+  v(Field{.key = "datasets",
+          .help = "Training data: a path, or a list of paths or of entries with the keys below. JSON "
+                  "Lines or a JSON array, also `.gz`.",
+          .aliases = {"dataset", "train_file", "data"},
+          .absent = "required for train"},
+    c.datasets);
+  v(Field{.key = "eval_datasets",
+          .help = "Evaluation data, written like `datasets`.",
+          .aliases = {"eval_dataset", "eval_file", "validation_file", "test_datasets"}},
+    c.eval_datasets);
+  v(Field{.key = "eval_split",
+          .help = "Fraction of the training rows held out for evaluation.",
+          .aliases = {"val_size", "val_set_size", "split_dataset_ratio"},
+          .range = kFraction},
+    c.eval_split);
+  v(Field{.key = "template",
+          .help = "How messages become text: `auto` (the model's own chat template, else `alpaca`), a name, "
+                  "or a file ending in `.jinja`. `none` joins prompt and completion as they are.",
+          .aliases = {"chat_template"},
+          .has = {"auto", "alpaca", "none"}},
+    c.template_name);
+  v(Field{.key = "system_prompt",
+          .help = "System message of rows that have none.",
+          .aliases = {"default_system", "system"},
+          .absent = "none"},
+    c.system_prompt);
+  v(Field{.key = "train_on_prompt",
+          .help = "Supervise the prompt's tokens too.",
+          .aliases = {"train_on_inputs", "train_on_input"}},
+    c.train_on_prompt);
+}
+
+template <class C, class V>
+void visit_row_fields(C& c, V&& v) {
+  v(Field{.key = "max_length",
+          .help = "Longest row in tokens; never above what the model itself can read.",
+          .aliases = {"cutoff_len", "sequence_len", "max_seq_length", "max_seq_len"},
+          .range = at_least(2)},
+    c.max_length);
+  v(Field{.key = "overlength",
+          .help = "What happens to a longer row: `error` stops before training, `truncate` cuts its end, "
+                  "`drop` leaves it out and counts it.",
+          .aliases = {"excess_length_strategy"}},
+    c.overlength);
+  v(Field{.key = "shuffle", .help = "New order of the rows in each epoch, fixed by `seed`."},
+    c.shuffle);
+  v(Field{.key = "seed", .help = "Seed of everything random.", .range = at_least(0)}, c.seed);
+  v(Field{.key = "max_row_bytes",
+          .help = "A data row above this size is an error. Bytes, or a size like `64 MiB`.",
+          .range = at_least(1),
+          .bytes = true},
+    c.max_row_bytes);
+  v(Field{.key = "prefix_sharing",
+          .help = "Compute a prompt that rows share only once; the result is the same.",
+          .has = {"auto", "off"}},
+    c.prefix_sharing);
+}
+
+template <class C, class V>
+void visit_length_fields(C& c, V&& v) {
+  v(Field{.key = "num_train_epochs",
+          .help = "Times each row is seen; may be a fraction.",
+          .aliases = {"num_epochs", "epochs"},
+          .range = above(0)},
+    c.num_train_epochs);
+  v(Field{.key = "max_steps",
+          .help = "Number of optimizer steps. Above 0 it decides, and `num_train_epochs` does not.",
+          .aliases = {"iters"},
+          .range = at_least(-1)},
+    c.max_steps);
+  v(Field{.key = "per_device_train_batch_size",
+          .help = "Rows of a micro-batch.",
+          .aliases = {"micro_batch_size", "batch_size"},
+          .range = between(1, 1 << 20)},
+    c.per_device_train_batch_size);
+  v(Field{.key = "tokens_per_batch",
+          .help = "Tokens of a micro-batch, instead of `per_device_train_batch_size`: rows of similar length "
+                  "fill it up.",
+          .range = at_least(1),
+          .absent = "batches are counted in rows"},
+    c.tokens_per_batch);
+  v(Field{.key = "per_device_eval_batch_size",
+          .help = "Rows of an evaluation batch. Does not change the result.",
+          .aliases = {"eval_batch_size"},
+          .range = between(1, 1 << 20),
+          .absent = "as in training"},
+    c.per_device_eval_batch_size);
+  v(Field{.key = "gradient_accumulation_steps",
+          .help = "Micro-batches of an optimizer step. Any split gives the same gradient.",
+          .aliases = {"grad_accumulation_steps"},
+          .range = between(1, 1 << 20)},
+    c.gradient_accumulation_steps);
+}
+
+template <class C, class V>
+void visit_schedule_fields(C& c, V&& v) {
+  v(Field{.key = "learning_rate",
+          .help = "Highest learning rate.",
+          .aliases = {"lr"},
+          .range = above(0),
+          .absent = "2e-4 for lora and adapter, 1e-5 for full, 5e-6 for preference stages"},
+    c.learning_rate);
+  v(Field{.key = "lr_scheduler_type",
+          .help = "Shape of the learning rate over the run. `constant` has no warm-up.",
+          .aliases = {"lr_scheduler", "lr_schedule"}},
+    c.lr_scheduler_type);
+  v(Field{.key = "warmup_ratio",
+          .help = "Fraction of the steps in which the rate rises from 0.",
+          .range = kFraction},
+    c.warmup_ratio);
+  v(Field{.key = "warmup_steps",
+          .help = "Steps in which the rate rises from 0, instead of `warmup_ratio`. A value below 1 is "
+                  "read as the ratio, as transformers does.",
+          .aliases = {"num_warmup_steps", "lr_warmup_steps"},
+          .range = at_least(0)},
+    c.warmup_steps);
+  v(Field{.key = "min_lr_ratio",
+          .help = "With `cosine_with_min_lr`: the lowest rate as a fraction of `learning_rate`.",
+          .aliases = {"min_lr_rate"},
+          .range = between(0, 1)},
+    c.min_lr_ratio);
+  v(Field{.key = "wsd_decay_ratio",
+          .help = "With `wsd`: the last fraction of the steps, in which the rate falls to 0.",
+          .range = between(0, 1)},
+    c.wsd_decay_ratio);
+}
+
+template <class C, class V>
+void visit_optimizer_fields(C& c, V&& v) {
+  v(Field{.key = "optim",
+          .help = "The optimizer.",
+          .aliases = {"optimizer"},
+          .has = {"adamw", "sgd"}},
+    c.optim);
+  v(Field{.key = "weight_decay", .help = "Decoupled weight decay.", .range = at_least(0)},
+    c.weight_decay);
+  v(Field{.key = "adam_beta1", .help = "Decay of AdamW's first moment.", .range = kFraction},
+    c.adam_beta1);
+  v(Field{.key = "adam_beta2", .help = "Decay of AdamW's second moment.", .range = kFraction},
+    c.adam_beta2);
+  v(Field{.key = "adam_epsilon",
+          .help = "Added to the root of AdamW's second moment.",
+          .range = above(0)},
+    c.adam_epsilon);
+  v(Field{.key = "momentum", .help = "Momentum of `sgd`.", .range = kFraction}, c.momentum);
+  v(Field{.key = "max_grad_norm",
+          .help = "Gradients are scaled down to this norm; 0 turns it off.",
+          .range = at_least(0)},
+    c.max_grad_norm);
+  v(Field{.key = "gradient_checkpointing",
+          .help = "Recompute a block's activations in the backward pass to save memory. `auto`: off while "
+                  "the plan fits.",
+          .aliases = {"activation_checkpointing", "use_gradient_checkpointing"},
+          .has = {"auto", "false"}},
+    c.gradient_checkpointing);
+  v(Field{.key = "neftune_noise_alpha",
+          .help = "Noise on the embeddings in training; 0 turns it off.",
+          .range = at_least(0),
+          .has = {"0"}},
+    c.neftune_noise_alpha);
+  v(Field{.key = "label_smoothing",
+          .help = "Label smoothing of the loss.",
+          .aliases = {"label_smoothing_factor"},
+          .range = kFraction,
+          .has = {"0"}},
+    c.label_smoothing);
+}
+
+template <class C, class V>
+void visit_preference_fields(C& c, V&& v) {
+  v(Field{.key = "beta",
+          .help = "Strength of the pull towards the reference model.",
+          .aliases = {"pref_beta", "dpo_beta", "rl_beta"},
+          .range = above(0),
+          .has = {"0.1"}},
+    c.beta);
+  v(Field{.key = "reference_adapter",
+          .help = "Folder of the adapter that is the reference.",
+          .has = {"null"},
+          .absent = "the state at step 0"},
+    c.reference_adapter);
+}
+
+template <class C, class V>
+void visit_evaluation_fields(C& c, V&& v) {
+  v(Field{.key = "eval_steps",
+          .help = "Optimizer steps between evaluations.",
+          .range = at_least(1),
+          .absent = "at the end of each epoch"},
+    c.eval_steps);
+  v(Field{.key = "save_steps",
+          .help = "Optimizer steps between checkpoints.",
+          .aliases = {"save_every"},
+          .range = at_least(1),
+          .absent = "at the end of each epoch"},
+    c.save_steps);
+  v(Field{.key = "logging_steps",
+          .help = "Optimizer steps between lines of `metrics.jsonl`.",
+          .range = at_least(1)},
+    c.logging_steps);
+  v(Field{.key = "save_total_limit", .help = "Checkpoints kept.", .range = at_least(1)},
+    c.save_total_limit);
+  v(Field{.key = "load_best_model_at_end",
+          .help = "The result is the state with the lowest evaluation loss, not the last one.",
+          .absent = "true when there are evaluation data"},
+    c.load_best_model_at_end);
+  v(Field{.key = "early_stopping_patience",
+          .help = "Stop after this many evaluations without a lower loss; 0 turns it off.",
+          .range = at_least(0)},
+    c.early_stopping_patience);
+}
+
+template <class C, class V>
+void visit_run_fields(C& c, V&& v) {
+  v(Field{.key = "output_dir",
+          .help = "Where the result is written.",
+          .absent = "`runs/` and the configuration file's name, or `runs/train`"},
+    c.output_dir);
+  v(Field{.key = "overwrite_output_dir", .help = "Start anew in a folder that holds a run."},
+    c.overwrite_output_dir);
+  v(Field{.key = "disk_retry_seconds",
+          .help = "How long a write to a full disk is tried again before the run stops.",
+          .range = at_least(0)},
+    c.disk_retry_seconds);
+  v(Field{.key = "on_nonfinite",
+          .help = "What a loss or gradient that is not finite does. It is never applied.",
+          .has = {"stop"}},
+    c.on_nonfinite);
+  v(Field{.key = "num_threads",
+          .help = "Threads.",
+          .range = between(1, 4096),
+          .absent = "all cores this process may use"},
+    c.num_threads);
+}
+
+}  // namespace finetune

@@ -1,0 +1,44 @@
+#pragma once
+
+#include "config/yaml_value.h"
+
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace finetune {
+
+/// A value with the key it sets.
+struct Setting {
+  std::string name;  ///< as the user wrote it, sections joined by dots: "lora.rank"
+  std::string key;   ///< of the field list: "lora_rank"
+  YamlValue value;
+};
+
+/// The names that the field list knows.
+class KeyTable {
+ public:
+  KeyTable();
+
+  /// The key that a name or an alias means, or "".
+  std::string key_of(std::string_view name) const;
+  /// True when the value of this key is itself a map of names.
+  bool is_map(std::string_view key) const;
+  /// True when the value of this key is a list of data files.
+  bool is_datasets(std::string_view key) const;
+  /// "did you mean 'lora_rank'?", advice for a key of another trainer, or what to do without either.
+  std::string suggestion(const std::vector<std::string>& path) const;
+
+ private:
+  std::map<std::string, std::string, std::less<>> key_of_;
+  std::set<std::string, std::less<>> maps_, datasets_;
+  std::vector<std::string> names_;
+};
+
+/// Turns the entries of a file, or one word of the command line, into settings: joins sections with their keys,
+/// replaces aliases (with a notice) and translates values. Unknown keys are added to the problems.
+std::vector<Setting> flatten(const YamlValue& root, const KeyTable& keys, Problems& problems);
+
+}  // namespace finetune

@@ -1,0 +1,193 @@
+#include "finetune/config/config.h"
+
+#include "finetune/base/error.h"
+#include "finetune/base/log.h"
+#include "finetune/base/text.h"
+#include "config/fields.h"
+#include "config/write_value.h"
+#include "config/yaml_value.h"
+
+#include <algorithm>
+
+namespace finetune {
+
+namespace {
+
+/// "lora.yaml:3: ", or "" where the value is the default.
+std::string origin_prefix(const Config& config, std::string_view key) {
+  const auto found = config.origins.find(std::string(key));
+  return found == config.origins.end() ? "" : found->second + ": ";
+}
+
+std::string not_in_version(std::string_view name, const OrderedJson& value, const Field& field) {
+  std::vector<std::string> has;
+  for (const std::string_view word : field.has) has.emplace_back(word);
+  const bool nothing = has.size() == 1 && (has[0].empty() || has[0] == "{}" || has[0] == "[]" || has[0] == "null");
+  return fmt::format("{}: {} is not in this version; {}", name, plain_text(value),
+                     nothing ? "leave it out" : "it has: " + join(has, ", "));
+}
+
+bool is_available(const Field& field, const OrderedJson& value) {
+  return field.has.empty() || std::find(field.has.begin(), field.has.end(), plain_text(value)) != field.has.end();
+}
+
+/// Refuses what this version does not have, so that no setting is silently ignored.
+struct AvailabilityCheck {
+  const Config& config;
+  Problems& problems;
+
+  template <typename T>
+  void operator()(const Field& field, const T& member) const {
+    const OrderedJson value = json_value(member);
+    if (!is_available(field, value)) {
+      problems.push_back(origin_prefix(config, field.key) + not_in_version(field.key, value, field));
+    }
+    if constexpr (std::is_same_v<T, std::vector<DatasetSpec>>) {
+      for (const DatasetSpec& spec : member) check_dataset(field, spec);
+    }
+  }
+
+  void check_dataset(const Field& list, const DatasetSpec& spec) const {
+    visit_dataset_fields(spec, [&](const Field& field, const auto& member) {
+      const OrderedJson value = json_value(member);
+      if (is_available(field, value)) return;
+      problems.push_back(fmt::format("{}{} ({}): {}", origin_prefix(config, list.key), list.key, spec.path,
+                                     not_in_version(field.key, value, field)));
+    });
+  }
+};
+
+/// Key -> why a value of it has no effect in this configuration.
+std::map<std::string_view, std::string> void_keys(const Config& c) {
+  std::map<std::string_view, std::string> reasons;
+  const std::string scheduler = "with lr_scheduler_type: " + to_string(c.lr_scheduler_type);
+  if (c.lr_scheduler_type == Scheduler::constant) {
+    reasons["warmup_ratio"] = reasons["warmup_steps"] = scheduler;
+  }
+  if (c.lr_scheduler_type != Scheduler::cosine_with_min_lr) reasons["min_lr_ratio"] = scheduler;
+  if (c.lr_scheduler_type != Scheduler::wsd) reasons["wsd_decay_ratio"] = scheduler;
+  const std::string optim = "with optim: " + to_string(c.optim);
+  if (c.optim != Optim::sgd) reasons["momentum"] = optim;
+  if (c.optim == Optim::sgd) {
+    reasons["adam_beta1"] = reasons["adam_beta2"] = reasons["adam_epsilon"] = optim;
+  }
+  if (c.quantization != Quantization::nf4) {
+    reasons["double_quant"] = "with quantization: " + to_string(c.quantization);
+  }
+  if (c.max_steps > 0) reasons["num_train_epochs"] = "because max_steps is given";
+  if (!c.has_eval_data()) reasons["eval_steps"] = "without eval_datasets or eval_split";
+  return reasons;
+}
+
+/// Says for each given value, other than the default, that the rest of the configuration makes it void.
+void log_void_values(const Config& config) {
+  std::map<std::string_view, OrderedJson> defaults;
+  const Config standard;
+  visit_fields(standard, [&](const Field& field, const auto& member) {
+    defaults[field.key] = json_value(member);
+  });
+  const auto reasons = void_keys(config);
+  const std::string method = to_string(config.method);
+  visit_fields(config, [&](const Field& field, const auto& member) {
+    if (!config.is_given(field.key) || json_value(member) == defaults[field.key]) return;
+    const auto reason = reasons.find(field.key);
+    const bool other_method = !field.only_for.empty() && field.only_for != method;
+    if (!other_method && reason == reasons.end()) return;
+    log_info("config", "{}{} has no effect {}", origin_prefix(config, field.key), field.key,
+             other_method ? "with method: " + method : reason->second);
+  });
+}
+
+/// Adds "origin: message" for keys that depend on each other.
+class CrossChecks {
+ public:
+  CrossChecks(const Config& config, Problems& problems) : c_(config), problems_(problems) {}
+
+  void check_model() {
+    if (c_.model_name_or_path.empty()) {
+      problems_.push_back("model_name_or_path is not set; expected the folder of a model, in the file "
+                          "or as model_name_or_path=FOLDER");
+    }
+    if (c_.method == Method::lora && c_.target_modules.kind == ModuleSelector::Kind::none) {
+      add("target_modules", "target_modules is empty; expected attention, all-linear, names or a pattern");
+    }
+  }
+
+  void check_data() {
+    if (c_.datasets.empty()) {
+      problems_.push_back("datasets is not set; expected at least one data file, in the file or as "
+                          "datasets=train.jsonl");
+    }
+    if (!c_.eval_datasets.empty() && c_.eval_split > 0) {
+      add("eval_split", "eval_split and eval_datasets are both given; keep one of them");
+    }
+    if (c_.has_eval_data()) return;
+    if (c_.load_best_model_at_end.value_or(false)) {
+      add("load_best_model_at_end",
+          "load_best_model_at_end needs evaluation data; give eval_datasets or eval_split");
+    }
+    if (c_.early_stopping_patience > 0) {
+      add("early_stopping_patience",
+          "early_stopping_patience needs evaluation data; give eval_datasets or eval_split");
+    }
+  }
+
+  void check_length() {
+    if (c_.tokens_per_batch && c_.is_given("per_device_train_batch_size")) {
+      add("tokens_per_batch", "tokens_per_batch and per_device_train_batch_size" +
+                                  other_place("per_device_train_batch_size") +
+                                  " are both given; keep one of them");
+    }
+    if (c_.max_steps == 0) {
+      add("max_steps", "max_steps is 0; expected a number of steps, or -1 for num_train_epochs to decide");
+    }
+  }
+
+  void check_schedule() {
+    const bool both = c_.is_given("warmup_ratio") && c_.warmup_ratio > 0 && c_.warmup_steps > 0;
+    if (both) {
+      add("warmup_steps", "warmup_steps and warmup_ratio" + other_place("warmup_ratio") +
+                              " are both given; keep one of them");
+    }
+    if (c_.max_steps > 0 && c_.warmup_steps > c_.max_steps) {
+      add("warmup_steps", fmt::format("warmup_steps is {}, more than max_steps, {}; expected fewer",
+                                      c_.warmup_steps, c_.max_steps));
+    }
+    if (c_.lr_scheduler_type == Scheduler::wsd && c_.warmup_steps == 0 &&
+        c_.warmup_ratio + c_.wsd_decay_ratio > 1) {
+      add("wsd_decay_ratio", "warmup_ratio and wsd_decay_ratio are more than the whole run together; "
+                             "expected a sum of at most 1");
+    }
+  }
+
+ private:
+  void add(std::string_view key, const std::string& message) {
+    problems_.push_back(origin_prefix(c_, key) + message);
+  }
+
+  std::string other_place(std::string_view key) const {
+    const auto found = c_.origins.find(std::string(key));
+    return found == c_.origins.end() ? "" : " (" + found->second + ")";
+  }
+
+  const Config& c_;
+  Problems& problems_;
+};
+
+}  // namespace
+
+void validate(const Config& config, ConfigUse use) {
+  Problems problems;
+  visit_fields(config, AvailabilityCheck{config, problems});
+  CrossChecks checks(config, problems);
+  checks.check_model();
+  if (use == ConfigUse::train || use == ConfigUse::plan) {
+    checks.check_data();
+    checks.check_length();
+    checks.check_schedule();
+  }
+  if (!problems.empty()) throw Error(ErrorKind::config, join_problems(problems));
+  if (use == ConfigUse::train) log_void_values(config);
+}
+
+}  // namespace finetune

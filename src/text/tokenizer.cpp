@@ -1,0 +1,119 @@
+#include "finetune/text/tokenizer.h"
+
+#include "finetune/base/error.h"
+#include "finetune/base/text.h"
+#include "text/json_tokenizer.h"
+#include "text/sentencepiece_tokenizer.h"
+
+#include <algorithm>
+
+namespace finetune {
+
+namespace {
+
+/// The name a tokenizer file may have; a lone file of another name but this ending works too.
+std::filesystem::path find_file(const std::filesystem::path& folder, const std::string& name,
+                                const std::string& ending) {
+  if (std::filesystem::exists(folder / name)) return folder / name;
+  std::vector<std::filesystem::path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string file = entry.path().filename().string();
+    if (entry.is_regular_file() && file.ends_with(ending)) found.push_back(entry.path());
+  }
+  return found.size() == 1 ? found.front() : std::filesystem::path();
+}
+
+/// Contents and ids of BOS and EOS: the configuration's, else config.json's, else what the model file says.
+void name_specials(const TokenizerConfig& config, const Tokenizer& tokenizer, Tokenizer::Specials& specials) {
+  const auto settle = [&](const std::string& content, std::optional<std::int32_t> fallback,
+                          std::optional<std::int32_t>& id, std::string& token) {
+    if (!content.empty()) {
+      id = tokenizer.token_id(content);
+      token = content;
+      return;
+    }
+    if (fallback && *fallback >= 0 && *fallback < tokenizer.vocab_size()) id = fallback;
+    if (!id) return;
+    const std::int32_t one[] = {*id};
+    token = tokenizer.decode(one, false);
+    // Text that does not come back as this token cannot stand for it.
+    if (tokenizer.token_id(token) != id) token.clear();
+  };
+  settle(config.bos_token, config.bos_id, specials.bos_id, specials.bos_token);
+  settle(config.eos_token, config.eos_id, specials.eos_id, specials.eos_token);
+}
+
+/// add_bos_token and add_eos_token where given win over the file's own post-processor, as in transformers.
+void settle_added_specials(const TokenizerConfig& config, bool add_bos_otherwise, Tokenizer::Specials& specials) {
+  const auto contains = [](const std::vector<std::int32_t>& ids, std::optional<std::int32_t> id) {
+    return id && std::find(ids.begin(), ids.end(), *id) != ids.end();
+  };
+  specials.add_bos = contains(specials.prefix_ids, specials.bos_id) || (add_bos_otherwise && specials.bos_id);
+  specials.add_eos = contains(specials.suffix_ids, specials.eos_id);
+  const bool given = config.add_bos || config.add_eos;
+  if (!given && !add_bos_otherwise) return;
+  specials.add_bos = config.add_bos.value_or(specials.add_bos) && specials.bos_id;
+  specials.add_eos = config.add_eos.value_or(specials.add_eos) && specials.eos_id;
+  specials.prefix_ids.clear();
+  specials.suffix_ids.clear();
+  if (specials.add_bos) specials.prefix_ids.push_back(*specials.bos_id);
+  if (specials.add_eos) specials.suffix_ids.push_back(*specials.eos_id);
+}
+
+}  // namespace
+
+void Tokenizer::require_utf8(std::string_view text) {
+  const std::size_t bad = find_invalid_utf8(text);
+  if (bad == std::string_view::npos) return;
+  fail(ErrorKind::data, "the text is not UTF-8: byte {} is 0x{:02X}; convert it before it is tokenized", bad,
+       static_cast<unsigned char>(text[bad]));
+}
+
+void Tokenizer::require_id(std::int32_t id) const {
+  if (id >= 0 && id < vocab_size()) return;
+  fail(ErrorKind::data, "token id {} is outside of the tokenizer's vocabulary of {} tokens", id, vocab_size());
+}
+
+Encoding Tokenizer::encode_with_specials(std::string_view text) const {
+  Encoding result = encode(text);
+  const auto& [prefix, suffix] = std::tie(specials_.prefix_ids, specials_.suffix_ids);
+  result.ids.insert(result.ids.begin(), prefix.begin(), prefix.end());
+  result.offsets.insert(result.offsets.begin(), prefix.size(), ByteSpan{0, 0});
+  result.ids.insert(result.ids.end(), suffix.begin(), suffix.end());
+  result.offsets.insert(result.offsets.end(), suffix.size(), ByteSpan{text.size(), text.size()});
+  return result;
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
+  if (!std::filesystem::is_directory(folder)) {
+    fail(ErrorKind::model, "{}: no such folder; a tokenizer is read from a Hugging Face model folder",
+         folder.string());
+  }
+  const TokenizerConfig config = read_tokenizer_config(folder);
+  const auto json = find_file(folder, "tokenizer.json", "tokenizer.json");
+  const auto model = find_file(folder, "tokenizer.model", ".model");
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (!json.empty()) {
+    tokenizer = std::make_unique<JsonTokenizer>(json, config);
+  } else if (!model.empty()) {
+    tokenizer = std::make_unique<SentencePieceTokenizer>(model, config);
+  } else {
+    fail(ErrorKind::model, "{}: no tokenizer.json and no tokenizer.model; copy the tokenizer files of the model into it",
+         folder.string());
+  }
+  name_specials(config, *tokenizer, tokenizer->specials_);
+  // LlamaTokenizer and its relatives, for whom tokenizer.model files are made, add BOS unless told otherwise.
+  settle_added_specials(config, json.empty(), tokenizer->specials_);
+  return tokenizer;
+}
+
+std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> files;
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+                           "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"}) {
+    if (std::filesystem::is_regular_file(folder / name)) files.push_back(folder / name);
+  }
+  return files;
+}
+
+}  // namespace finetune

@@ -1,0 +1,148 @@
+#include "text/tokenizer_config.h"
+
+#include "finetune/base/error.h"
+#include "finetune/base/file.h"
+
+#include <algorithm>
+
+namespace finetune {
+
+namespace {
+
+using nlohmann::json;
+
+/// A special token is a string or an AddedToken object; null and absent are "".
+std::string special_content(const json& config, const char* key) {
+  const auto token = config.find(key);
+  if (token == config.end() || token->is_null()) return "";
+  return token->is_object() ? token->at("content").get<std::string>() : token->get<std::string>();
+}
+
+std::optional<bool> optional_bool(const json& config, const char* key) {
+  const auto value = config.find(key);
+  if (value == config.end() || value->is_null()) return std::nullopt;
+  return value->get<bool>();
+}
+
+void add_special(TokenizerConfig& result, const std::string& content) {
+  if (content.empty()) return;
+  if (std::find(result.specials.begin(), result.specials.end(), content) == result.specials.end()) {
+    result.specials.push_back(content);
+  }
+}
+
+/// bos_token ... of tokenizer_config.json or special_tokens_map.json; what is already known stays.
+void read_specials(const json& config, TokenizerConfig& result) {
+  if (result.bos_token.empty()) result.bos_token = special_content(config, "bos_token");
+  if (result.eos_token.empty()) result.eos_token = special_content(config, "eos_token");
+  for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token",
+                          "mask_token"}) {
+    add_special(result, special_content(config, key));
+  }
+  for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+    const auto list = config.find(key);
+    if (list == config.end() || list->is_null()) continue;
+    for (const json& token : *list) {
+      add_special(result, token.is_object() ? token.at("content").get<std::string>()
+                                            : token.get<std::string>());
+    }
+  }
+}
+
+void read_main(const json& config, TokenizerConfig& result) {
+  read_specials(config, result);
+  result.add_bos = optional_bool(config, "add_bos_token");
+  result.add_eos = optional_bool(config, "add_eos_token");
+  result.add_prefix_space = optional_bool(config, "add_prefix_space");
+  result.legacy = optional_bool(config, "legacy").value_or(true);
+  const auto decoder = config.find("added_tokens_decoder");
+  if (decoder == config.end() || decoder->is_null()) return;
+  for (const auto& [id, value] : decoder->items()) {
+    AddedToken token = parse_added_token(value);
+    token.id = std::stoi(id);
+    if (token.special) add_special(result, token.content);
+    result.added.push_back(std::move(token));
+  }
+  std::sort(result.added.begin(), result.added.end(),
+            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+}
+
+/// The older file {"content": id}.
+void read_added(const json& tokens, TokenizerConfig& result) {
+  for (const auto& [content, id] : tokens.items()) {
+    const bool known = std::any_of(result.added.begin(), result.added.end(),
+                                   [&](const AddedToken& token) { return token.content == content; });
+    if (known) continue;
+    AddedToken token;
+    token.content = content;
+    token.id = id.get<std::int32_t>();
+    result.added.push_back(std::move(token));
+  }
+}
+
+/// eos_token_id is a number or a list, whose first one ends a text.
+std::optional<std::int32_t> token_id_of(const json& config, const char* key) {
+  auto value = config.find(key);
+  if (value == config.end()) return std::nullopt;
+  const json& id = value->is_array() && !value->empty() ? value->front() : *value;
+  if (!id.is_number_integer()) return std::nullopt;
+  return id.get<std::int32_t>();
+}
+
+template <typename Read>
+void read_if_there(const std::filesystem::path& path, const Read& read) {
+  if (!std::filesystem::exists(path)) return;
+  const json content = read_json_file(path);
+  try {
+    if (!content.is_object()) fail(ErrorKind::model, "{}: expected a JSON object", path.string());
+    read(content);
+  } catch (const json::exception& error) {
+    fail(ErrorKind::model, "{}: {}; the file is not what transformers writes", path.string(), error.what());
+  } catch (const std::logic_error& error) {  // std::stoi
+    fail(ErrorKind::model, "{}: added_tokens_decoder has a key that is not an id ({})", path.string(),
+         error.what());
+  }
+}
+
+}  // namespace
+
+json read_json_file(const std::filesystem::path& path) {
+  const std::string text = read_file(path, ErrorKind::model);
+  try {
+    return json::parse(text);
+  } catch (const json::parse_error& error) {
+    const std::size_t at = std::min(error.byte > 0 ? error.byte - 1 : 0, text.size());
+    const auto line = std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n') + 1;
+    const std::size_t newline = at == 0 ? std::string::npos : text.rfind('\n', at - 1);
+    const std::size_t column = newline == std::string::npos ? at + 1 : at - newline;
+    fail(ErrorKind::model, "{}:{}:{}: this is not JSON ({}); is the file complete?", path.string(), line,
+         column, error.what());
+  }
+}
+
+AddedToken parse_added_token(const json& config) {
+  AddedToken token;
+  token.content = config.at("content").get<std::string>();
+  token.id = config.value("id", -1);
+  token.lstrip = config.value("lstrip", false);
+  token.rstrip = config.value("rstrip", false);
+  token.single_word = config.value("single_word", false);
+  token.normalized = config.value("normalized", false);
+  token.special = config.value("special", false);
+  return token;
+}
+
+TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
+  TokenizerConfig result;
+  read_if_there(folder / "tokenizer_config.json", [&](const json& config) { read_main(config, result); });
+  read_if_there(folder / "special_tokens_map.json",
+                [&](const json& config) { read_specials(config, result); });
+  read_if_there(folder / "added_tokens.json", [&](const json& tokens) { read_added(tokens, result); });
+  read_if_there(folder / "config.json", [&](const json& config) {
+    if (result.bos_token.empty()) result.bos_id = token_id_of(config, "bos_token_id");
+    if (result.eos_token.empty()) result.eos_id = token_id_of(config, "eos_token_id");
+  });
+  return result;
+}
+
+}  // namespace finetune
