@@ -21,10 +21,17 @@ struct Example {
   RowOrigin origin;
 };
 
-/// A tokenized data set. `rows` keeps the texts that evaluation prints and scores.
+/// What evaluation prints and generation is compared with: the row up to its last answer, and that answer.
+struct RowText {
+  std::string prompt;     ///< rendered as ChatTemplate::render_prompt; "" for plain text rows
+  std::string reference;  ///< the last answer without the end-of-turn token; the text itself for plain text rows
+};
+
+/// A tokenized data set.
 struct Dataset {
   std::vector<std::string> files;  ///< paths as given in the configuration
   std::vector<Example> examples;
+  std::vector<RowText> texts;      ///< one for each example when asked for (keep_texts), else empty
   std::string content_hash;        ///< of the files' bytes and everything that shapes the tokens
 
   /// What the reader should know: counted, never silent.
