@@ -60,11 +60,6 @@ PeftLoraConfig parse_config(const fs::path& path) {
   result.lora_alpha = field<double>(config, path, "lora_alpha", 8.0);
   result.lora_dropout = field<double>(config, path, "lora_dropout", 0.0);
   result.use_rslora = field<bool>(config, path, "use_rslora", false);
-  if (config.contains("target_modules") && config["target_modules"].is_string()) {
-    result.target_regex = config["target_modules"].get<std::string>();
-  } else {
-    result.target_modules = field<std::vector<std::string>>(config, path, "target_modules", {});
-  }
   if (result.r < 1) fail(ErrorKind::model, "{}: 'r' is {}; expected at least 1", path.string(), result.r);
   return result;
 }
@@ -122,7 +117,7 @@ std::string peft_config_json(const PeftLoraConfig& config) {
   const json alpha = config.lora_alpha == std::floor(config.lora_alpha)
                          ? json(static_cast<std::int64_t>(config.lora_alpha))
                          : json(config.lora_alpha);
-  nlohmann::json out = {
+  const json out = {
       {"alpha_pattern", json::object()},
       {"auto_mapping", nullptr},
       {"base_model_name_or_path", config.base_model_name_or_path},
@@ -142,15 +137,11 @@ std::string peft_config_json(const PeftLoraConfig& config) {
       {"r", config.r},
       {"rank_pattern", json::object()},
       {"revision", nullptr},
+      {"target_modules", config.target_modules},
       {"task_type", "CAUSAL_LM"},
       {"use_dora", false},
       {"use_rslora", config.use_rslora},
   };
-  if (config.target_modules.empty()) {
-    out["target_modules"] = config.target_regex;
-  } else {
-    out["target_modules"] = config.target_modules;
-  }
   return out.dump(2) + "\n";
 }
 

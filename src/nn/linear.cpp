@@ -102,7 +102,11 @@ class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto* weight =
         reinterpret_cast<const FrozenWeight*>(ctx->saved_data["weight"].toInt());
-    return {weight->multiply_backward(grads[0].contiguous()), Tensor(), Tensor()};
+    const Tensor dy = grads[0].contiguous();
+    Tensor dx, dbias;
+    if (ctx->needs_input_grad(0)) dx = weight->multiply_backward(dy);
+    if (ctx->needs_input_grad(1)) dbias = dy.sum(0);  // full fine-tuning may train a bias alone
+    return {dx, dbias, Tensor()};
   }
 };
 
@@ -113,7 +117,7 @@ Tensor Linear::forward(const Tensor& x, const ForwardContext& context) const {
     const Tensor w = trained.to(x.scalar_type());
     return bias.defined() ? at::linear(x, w, bias.to(x.scalar_type())) : at::linear(x, w);
   }
-  if (!lora) return FrozenLinear::apply(x, bias, &weight);
+  if (!lora) return FrozenLinear::apply(x, bias.defined() ? bias.to(x.scalar_type()) : bias, &weight);
   const LoraCall call{&weight, lora->scaling, context.training ? lora->dropout : 0.0,
                       mix_seed({context.seed, index})};
   return LoraLinear::apply(x, bias, lora->a, lora->b, call);

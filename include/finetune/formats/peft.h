@@ -16,8 +16,7 @@ struct PeftLoraConfig {
   double lora_alpha = 8;
   double lora_dropout = 0.0;
   bool use_rslora = false;
-  std::vector<std::string> target_modules;  ///< names or suffixes of modules
-  std::string target_regex;                 ///< PEFT's string form; used when target_modules is empty
+  std::vector<std::string> target_modules;  ///< names or suffixes of modules, to write; the tensors say it when reading
 
   /// alpha / r, or alpha / sqrt(r).
   double scaling() const;

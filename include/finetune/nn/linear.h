@@ -42,6 +42,8 @@ class FrozenWeight {
 struct Lora {
   Tensor a;  ///< lora_A.weight [R, I]
   Tensor b;  ///< lora_B.weight [O, R]
+  double alpha = 1.0;
+  bool use_rslora = false;
   double scaling = 1.0;  ///< alpha / rank, or alpha / sqrt(rank) with rsLoRA
   double dropout = 0.0;
 };

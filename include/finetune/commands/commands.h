@@ -1,0 +1,17 @@
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace finetune {
+
+// Each adds one verb to the program: its options, its help, and what it does when it is chosen. What they do
+// throws Error; the caller prints it and exits.
+
+void add_train(CLI::App& program);
+void add_merge(CLI::App& program);
+void add_eval(CLI::App& program);
+void add_generate(CLI::App& program);
+
+}  // namespace finetune

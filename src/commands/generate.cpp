@@ -1,0 +1,138 @@
+#include "finetune/generate/generate.h"
+
+#include "commands/session.h"
+#include "finetune/base/error.h"
+#include "finetune/base/interrupt.h"
+#include "finetune/commands/commands.h"
+#include "finetune/formats/jsonl.h"
+#include "finetune/model/adapters.h"
+
+#include <nlohmann/json.hpp>
+
+namespace finetune {
+
+using nlohmann::ordered_json;
+
+namespace {
+
+constexpr std::size_t kBatch = 32;  // prompts answered together
+
+struct GenerateVerbOptions {
+  ConfigOptions config;
+  std::string model, adapter, prompt, input, chat_template;
+  std::int64_t max_new_tokens = 256;
+  double temperature = 0;
+  bool json = false;
+};
+
+Config config_of(const GenerateVerbOptions& options) {
+  Config config = read_config(options.config);
+  if (!options.model.empty()) config.model_name_or_path = options.model;
+  if (!options.chat_template.empty()) config.template_name = options.chat_template;
+  return config;
+}
+
+std::string text_field(const JsonRow& row, const char* key, const std::string& where) {
+  const auto found = row.value.find(key);
+  if (found == row.value.end() || !found->is_string()) fail(ErrorKind::data, "{}: '{}' is missing or not a text", where, key);
+  return found->get<std::string>();
+}
+
+/// {"prompt"} | {"messages"} | {"instruction", "input"?}
+std::vector<Message> messages_of(const JsonRow& row, const std::string& where) {
+  if (!row.value.is_object()) fail(ErrorKind::data, "{}: expected a JSON object", where);
+  if (row.value.contains("messages")) {
+    std::vector<Message> messages;
+    for (const ordered_json& item : row.value.at("messages")) {
+      const JsonRow turn{row.line, row.element, item};
+      messages.push_back({text_field(turn, "role", where), text_field(turn, "content", where)});
+    }
+    if (messages.empty()) fail(ErrorKind::data, "{}: 'messages' is empty", where);
+    return messages;
+  }
+  if (row.value.contains("prompt")) return {{"user", text_field(row, "prompt", where)}};
+  if (!row.value.contains("instruction")) {
+    fail(ErrorKind::data, "{}: has neither 'prompt', 'messages' nor 'instruction'", where);
+  }
+  Message message{"user", text_field(row, "instruction", where)};
+  if (row.value.contains("input")) message.input = text_field(row, "input", where);
+  return {message};
+}
+
+std::vector<std::vector<Message>> read_conversations(const GenerateVerbOptions& options, const Config& config) {
+  std::vector<std::vector<Message>> conversations;
+  if (!options.prompt.empty()) conversations.push_back({{"user", options.prompt}});
+  if (!options.input.empty()) {
+    JsonRowReader reader(options.input, options.input, config.max_row_bytes);
+    while (const auto row = reader.next()) {
+      conversations.push_back(messages_of(*row, fmt::format("{}:{}", options.input, row->line)));
+    }
+  }
+  if (config.system_prompt) {
+    for (auto& messages : conversations) {
+      if (messages.front().role != "system") messages.insert(messages.begin(), {"system", *config.system_prompt});
+    }
+  }
+  return conversations;
+}
+
+void print_answer(const GenerateVerbOptions& options, const std::string& prompt, const std::string& completion,
+                  const Generation& generation) {
+  if (!options.json) return write_output("-", completion + "\n");
+  const ordered_json line = {{"prompt", prompt}, {"completion", completion}, {"finish_reason", generation.finish_reason},
+                             {"tokens", generation.ids.size()}};
+  write_output("-", line.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+}
+
+void run_generate(const GenerateVerbOptions& options) {
+  const Config config = config_of(options);
+  if (options.config.show_config) return write_output("-", show_config(config));
+  if (options.prompt.empty() == options.input.empty()) fail(ErrorKind::config, "give either --prompt TEXT or --input FILE");
+  if (options.temperature != 0) {
+    fail(ErrorKind::config, "--temperature {} is not in this version; it has: 0 (the likeliest token every time)", options.temperature);
+  }
+  validate(config, ConfigUse::generate);
+  prepare_process(config);
+  const TextTools text = load_text_tools(config);
+  const auto conversations = read_conversations(options, config);
+  CausalLM model = load_base(config, ModelUse::eval);
+  if (!options.adapter.empty()) attach_adapter(model, read_peft_adapter(options.adapter));
+  catch_interrupts();
+
+  GenerateOptions limits;
+  limits.max_new_tokens = options.max_new_tokens;
+  if (const auto eos = text.tokenizer->specials().eos_id) limits.stop_ids = {*eos};
+  for (std::size_t begin = 0; begin < conversations.size() && interrupt_signal() == 0; begin += kBatch) {
+    std::vector<std::string> prompts;
+    std::vector<std::vector<std::int32_t>> ids;
+    for (std::size_t i = begin; i < std::min(begin + kBatch, conversations.size()); ++i) {
+      prompts.push_back(text.chat_template->render_prompt(conversations[i]));
+      ids.push_back(encode_rendered(*text.tokenizer, {prompts.back(), {}, {}, false}).ids);
+    }
+    const std::vector<Generation> generations = generate(model, ids, limits);
+    for (std::size_t i = 0; i < generations.size(); ++i) {
+      print_answer(options, prompts[i], text.tokenizer->decode(generations[i].ids, true), generations[i]);
+    }
+  }
+}
+
+}  // namespace
+
+void add_generate(CLI::App& program) {
+  auto options = std::make_shared<GenerateVerbOptions>();
+  CLI::App* verb = add_verb(program, "generate", "Answer a prompt, or every row of a file",
+                            "finetune generate --model data/tiny-base --adapter runs/lora --prompt \"What is an Ingress?\"",
+                            std::make_shared<CommonOptions>());
+  add_config_options(*verb, options->config);
+  verb->add_option("--model", options->model, "Base model")->type_name("DIR");
+  verb->add_option("--adapter", options->adapter, "Adapter")->type_name("DIR");
+  verb->add_option("--prompt", options->prompt, "What to answer")->type_name("TEXT");
+  verb->add_option("--input", options->input, "Rows with a prompt, messages, or an instruction")->type_name("FILE");
+  verb->add_option("--template", options->chat_template, "How a prompt becomes text; default: the key `template`")->type_name("NAME");
+  verb->add_option("--max-new-tokens", options->max_new_tokens, "Longest answer in tokens")->capture_default_str()->check(CLI::PositiveNumber);
+  verb->add_option("--temperature", options->temperature, "0 takes the likeliest token every time")->capture_default_str();
+  verb->add_flag("--json", options->json, "One JSON object an answer");
+  verb->final_callback([options] { run_generate(*options); });
+}
+
+}  // namespace finetune

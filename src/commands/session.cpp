@@ -1,0 +1,100 @@
+#include "commands/session.h"
+
+#include "finetune/base/error.h"
+#include "finetune/base/file.h"
+#include "finetune/base/log.h"
+#include "finetune/base/text.h"
+#include "finetune/formats/safetensors.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <cstdio>
+#include <sched.h>
+
+namespace finetune {
+
+namespace {
+
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : at::get_num_threads();
+}
+
+std::int64_t parameter_count(const CausalLM& model) {
+  std::int64_t count = model.embed_tokens.numel() + (model.tied() ? 0 : model.lm_head.numel()) + model.norm.numel();
+  for (const DecoderLayer& layer : model.layers) {
+    count += layer.input_layernorm.numel() + layer.post_attention_layernorm.numel();
+  }
+  for (const Linear* linear : model.linears()) count += linear->weight.in_features() * linear->weight.out_features();
+  return count;
+}
+
+}  // namespace
+
+CLI::App* add_verb(CLI::App& program, const std::string& name, const std::string& description,
+                   const std::string& example, const std::shared_ptr<CommonOptions>& common) {
+  CLI::App* verb = program.add_subcommand(name, description);
+  verb->footer("Example:\n  " + example);
+  verb->add_flag("--verbose", common->verbose, "Say more");
+  verb->add_flag("--quiet", common->quiet, "Warnings and errors only");
+  verb->parse_complete_callback([common] {
+    set_log_level(common->quiet ? LogLevel::quiet : common->verbose ? LogLevel::verbose : LogLevel::normal);
+  });
+  return verb;
+}
+
+void add_config_options(CLI::App& verb, ConfigOptions& options) {
+  verb.add_option("--config", options.file, "Configuration file (YAML)")->type_name("FILE");
+  verb.add_option("settings", options.overrides, "Settings that win over the file: learning_rate=1e-4")->type_name("KEY=VALUE");
+  verb.add_flag("--show-config", options.show_config, "Print every setting with its origin, and stop");
+}
+
+Config read_config(const ConfigOptions& options) {
+  for (const std::string& word : options.overrides) {
+    if (word.find('=') == std::string::npos) {
+      fail(ErrorKind::config, "'{}' is neither an option nor KEY=VALUE; a configuration file is given with --config {}", word, word);
+    }
+  }
+  ConfigSource source;
+  if (!options.file.empty()) source.file = options.file;
+  source.overrides = options.overrides;
+  return load_config(source);
+}
+
+void prepare_process(const Config& config) {
+  at::set_num_threads(static_cast<int>(config.num_threads.value_or(usable_cores())));
+  if (resolve_device(config.device).is_cpu()) return;  // the CPU kernels we use are deterministic
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
+
+TextTools load_text_tools(const Config& config) {
+  TextTools tools;
+  tools.tokenizer = load_tokenizer(config.model_name_or_path);
+  tools.chat_template = load_chat_template(config.model_name_or_path, config.template_name, *tools.tokenizer);
+  return tools;
+}
+
+CausalLM load_base(const Config& config, ModelUse use) {
+  const auto begin = std::chrono::steady_clock::now();
+  LoadOptions options;
+  options.device = resolve_device(config.device);
+  options.dtype = resolve_dtype(config.dtype, options.device, stored_dtype(config.model_name_or_path), use);
+  options.allow_extra_tensors = config.allow_extra_tensors;
+  CausalLM model = load_model(config.model_name_or_path, options);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  log_info("model", "{}: {}, {} parameters, {} on {} ({})", config.model_name_or_path, model.config.model_type,
+           format_count(parameter_count(model)), dtype_name(options.dtype), options.device.str(), format_seconds(seconds));
+  return model;
+}
+
+void write_output(const std::string& destination, const std::string& text) {
+  if (destination != "-") return write_file_atomically(destination, text);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+}  // namespace finetune

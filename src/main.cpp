@@ -1,0 +1,53 @@
+#include "finetune/base/error.h"
+#include "finetune/base/interrupt.h"
+#include "finetune/commands/commands.h"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <new>
+
+namespace {
+
+constexpr int kUsage = 2, kDefect = 1, kResource = 5;
+
+int report(const char* what, int code) {
+  std::fprintf(stderr, "error: %s\n", what);
+  return code;
+}
+
+int parse_and_run(int argc, char** argv) {
+  CLI::App program("Adapts pretrained language models to a domain.", "finetune");
+  program.set_version_flag("--version", "finetune " FINETUNE_VERSION);
+  program.require_subcommand(1);
+  program.footer("Each verb has --help. Begin with:\n  finetune train --config configs/lora.yaml");
+  finetune::add_train(program);
+  finetune::add_eval(program);
+  finetune::add_generate(program);
+  finetune::add_merge(program);
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return program.exit(error) == 0 ? 0 : kUsage;
+  }
+  const int signal = finetune::interrupt_signal();
+  return signal == 0 ? 0 : 128 + signal;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return parse_and_run(argc, argv);
+  } catch (const finetune::Error& error) {
+    return report(error.what(), error.exit_code());
+  } catch (const std::bad_alloc&) {
+    return report("out of memory; try a smaller per_device_train_batch_size or max_length", kResource);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return report(error.what(), kResource);
+  } catch (const std::exception& error) {
+    return report((std::string("a defect of finetune: ") + error.what()).c_str(), kDefect);
+  }
+}

@@ -1,0 +1,92 @@
+#include "finetune/model/write_model.h"
+
+#include "finetune/base/error.h"
+#include "finetune/base/file.h"
+#include "finetune/formats/safetensors.h"
+#include "finetune/model/placement.h"
+#include "finetune/text/tokenizer.h"
+
+#include <nlohmann/json.hpp>
+
+namespace finetune {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+namespace {
+
+constexpr const char* kIndexFile = "model.safetensors.index.json";
+
+/// Files beside weights and tokenizer that a model folder carries along.
+constexpr const char* kCompanions[] = {"generation_config.json"};
+
+/// The full name of a stored tensor: a bare decoder is saved without "model.".
+std::string full_name(const WeightFolder& weights, const std::string& stored) {
+  const bool bare = weights.find("embed_tokens.weight") != nullptr;
+  return bare && stored != "lm_head.weight" ? "model." + stored : stored;
+}
+
+/// The order of the data in the file, so that the copy lies as the original.
+std::vector<TensorPlan> plan_of(const SafetensorsFile& file, std::optional<at::ScalarType> dtype) {
+  std::vector<TensorInfo> infos;
+  for (const auto& [name, info] : file.tensors()) infos.push_back(info);
+  std::sort(infos.begin(), infos.end(), [](const TensorInfo& x, const TensorInfo& y) { return x.begin < y.begin; });
+  std::vector<TensorPlan> plan;
+  for (const TensorInfo& info : infos) {
+    const bool converts = dtype && at::isFloatingType(info.dtype);
+    plan.push_back({info.name, converts ? *dtype : info.dtype, info.shape});
+  }
+  return plan;
+}
+
+ordered_json read_object(const fs::path& path) {
+  ordered_json object = ordered_json::parse(read_file(path, ErrorKind::model), nullptr, false);
+  if (!object.is_object()) fail(ErrorKind::model, "{}: expected a JSON object", path.string());
+  return object;
+}
+
+void copy_file_atomically(const fs::path& from, const fs::path& to) {
+  write_file_atomically(to, read_file(from, ErrorKind::model));
+}
+
+void write_index(const fs::path& base, const fs::path& output, std::uint64_t total_bytes) {
+  ordered_json index = read_object(base / kIndexFile);
+  index["metadata"]["total_size"] = total_bytes;
+  write_file_atomically(output / kIndexFile, index.dump(2) + "\n");
+}
+
+void write_config(const fs::path& base, const fs::path& output, std::optional<at::ScalarType> dtype) {
+  ordered_json config = read_object(base / "config.json");
+  const char* key = config.contains("dtype") ? "dtype" : "torch_dtype";
+  if (!dtype || config.value(key, "") == dtype_name(*dtype)) {
+    copy_file_atomically(base / "config.json", output / "config.json");
+    return;
+  }
+  config[key] = dtype_name(*dtype);
+  write_file_atomically(output / "config.json", config.dump(2) + "\n");
+}
+
+}  // namespace
+
+void write_model_folder(const fs::path& base, const fs::path& output, std::optional<at::ScalarType> dtype,
+                        const ChangeTensor& change) {
+  const WeightFolder weights(base);
+  make_folder(output);
+  std::uint64_t total_bytes = 0;
+  for (const WeightFolder::Shard& shard : weights.shards()) {
+    const auto produce = [&](const TensorPlan& plan) {
+      const Tensor result = change(full_name(weights, plan.name), shard.file.tensor(plan.name)).to(plan.dtype);
+      total_bytes += result.nbytes();
+      return result;
+    };
+    write_safetensors(output / shard.file_name, plan_of(shard.file, dtype), produce, {{"format", "pt"}});
+  }
+  if (fs::exists(base / kIndexFile)) write_index(base, output, total_bytes);
+  for (const char* name : kCompanions) {
+    if (fs::exists(base / name)) copy_file_atomically(base / name, output / name);
+  }
+  for (const fs::path& file : tokenizer_files(base)) copy_file_atomically(file, output / file.filename());
+  write_config(base, output, dtype);
+}
+
+}  // namespace finetune

@@ -1,0 +1,46 @@
+#include "finetune/train/evaluate.h"
+
+#include "finetune/base/interrupt.h"
+#include "finetune/nn/loss.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace finetune {
+
+double EvalResult::perplexity() const { return std::exp(loss); }
+
+EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t batch_size) {
+  const at::NoGradGuard no_grad;
+  EvalResult result;
+  std::int64_t correct = 0;
+  const auto count = static_cast<std::int64_t>(dataset.examples.size());
+  for (std::int64_t begin = 0; begin < count && interrupt_signal() == 0; begin += batch_size) {
+    std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(batch_size, count - begin)));
+    std::iota(indices.begin(), indices.end(), begin);
+    const Batch batch = make_batch(dataset, indices).to(model.device);
+    const Tensor hidden = model.hidden_states(batch.input_ids, batch.starts, ForwardContext{});
+    const TokenScores scores =
+        score_tokens(hidden.index_select(0, batch.target_rows), model.lm_head, batch.targets);
+    const Tensor nll = scores.nll.to(at::kDouble).cpu();
+    correct += scores.correct.sum().item<std::int64_t>();
+    std::int64_t row = 0;
+    for (const std::int64_t index : indices) {  // targets stand in the order of the examples
+      const std::int64_t tokens = dataset.examples[static_cast<std::size_t>(index)].supervised_tokens;
+      result.nll.push_back(nll.narrow(0, row, tokens).sum().item<double>());
+      row += tokens;
+    }
+    result.supervised_tokens += row;
+  }
+  const double total = std::accumulate(result.nll.begin(), result.nll.end(), 0.0);
+  const auto tokens = static_cast<double>(std::max<std::int64_t>(result.supervised_tokens, 1));
+  result.loss = total / tokens;
+  result.token_accuracy = static_cast<double>(correct) / tokens;
+  return result;
+}
+
+}  // namespace finetune
