@@ -48,7 +48,9 @@ void visit_dataset_fields(S& s, V&& v) {
     s.format);
   v(Field{.key = "fields", .help = "Our key -> the key in the file, e.g. `{output: answer}`."},
     s.fields);
-  v(Field{.key = "weight", .help = "How often its rows are seen.", .range = above(0), .has = {"1"}},
+  v(Field{.key = "weight",
+          .help = "How often each of its rows is seen in an epoch; may be a fraction. Not for evaluation data.",
+          .range = above(0)},
     s.weight);
   v(Field{.key = "template", .help = "A template for this file alone.", .has = {""}},
     s.template_name);

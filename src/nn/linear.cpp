@@ -45,13 +45,13 @@ struct LoraCall {
 ///   dA = s (dy B)^T d(x),  dB = s dy^T (d(x) A^T),  dx = dy W + s d'((dy B) A)
 class LoraLinear : public torch::autograd::Function<LoraLinear> {
  public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& bias, const Tensor& a,
-                        const Tensor& b, const LoraCall& call) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& bias,
+                        const Tensor& a, const Tensor& b, const LoraCall& call) {
     const auto dtype = x.scalar_type();
     const Tensor dropped =
         call.dropout > 0.0 ? x * dropout_mask(x, call.dropout, call.seed) : x;
     const Tensor xa = at::mm(dropped, a.to(dtype).t());
-    Tensor y = call.weight->multiply(x, bias);
+    Tensor y = call.weight->multiply(x, bias.value_or(Tensor()));
     y.addmm_(xa, b.to(dtype).t(), 1.0, call.scaling);
     ctx->save_for_backward({x, xa, a, b});
     ctx->saved_data["weight"] = reinterpret_cast<std::int64_t>(call.weight);
@@ -93,10 +93,11 @@ class LoraLinear : public torch::autograd::Function<LoraLinear> {
 /// Frozen product alone: saves nothing.
 class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
  public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& bias,
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& bias,
                         const FrozenWeight* weight) {
     ctx->saved_data["weight"] = reinterpret_cast<std::int64_t>(weight);
-    return weight->multiply(x, bias);
+    ctx->saved_data["bias"] = bias.has_value();  // inputs are counted without absent ones
+    return weight->multiply(x, bias.value_or(Tensor()));
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -105,7 +106,7 @@ class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
     const Tensor dy = grads[0].contiguous();
     Tensor dx, dbias;
     if (ctx->needs_input_grad(0)) dx = weight->multiply_backward(dy);
-    if (ctx->needs_input_grad(1)) dbias = dy.sum(0);  // full fine-tuning may train a bias alone
+    if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(1)) dbias = dy.sum(0);  // full fine-tuning may train a bias alone
     return {dx, dbias, Tensor()};
   }
 };
@@ -113,14 +114,13 @@ class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
 }  // namespace
 
 Tensor Linear::forward(const Tensor& x, const ForwardContext& context) const {
-  if (trained.defined()) {
-    const Tensor w = trained.to(x.scalar_type());
-    return bias.defined() ? at::linear(x, w, bias.to(x.scalar_type())) : at::linear(x, w);
-  }
-  if (!lora) return FrozenLinear::apply(x, bias.defined() ? bias.to(x.scalar_type()) : bias, &weight);
+  // Autograd wants an absent tensor as nullopt, not as an undefined one.
+  const std::optional<Tensor> b = bias.defined() ? std::optional(bias.to(x.scalar_type())) : std::nullopt;
+  if (trained.defined()) return at::linear(x, trained.to(x.scalar_type()), b);
+  if (!lora) return FrozenLinear::apply(x, b, &weight);
   const LoraCall call{&weight, lora->scaling, context.training ? lora->dropout : 0.0,
                       mix_seed({context.seed, index})};
-  return LoraLinear::apply(x, bias, lora->a, lora->b, call);
+  return LoraLinear::apply(x, b, lora->a, lora->b, call);
 }
 
 Tensor delta_weight(const Lora& lora) {

@@ -10,6 +10,8 @@
 
 namespace finetune {
 
+class ByteInput;
+
 /// One row of a data file.
 struct JsonRow {
   std::int64_t line = 0;     ///< line where the row begins, counted from 1, blank lines included
@@ -38,7 +40,6 @@ class JsonRowReader {
   std::optional<JsonRow> next();
 
  private:
-  class Input;
   std::optional<JsonRow> next_line();
   std::optional<JsonRow> next_element();
   JsonRow parse(const std::string& text, std::int64_t line, std::int64_t first_column, std::int64_t element) const;
@@ -47,7 +48,7 @@ class JsonRowReader {
 
   std::string name_;
   std::size_t max_row_bytes_;
-  std::unique_ptr<Input> input_;
+  std::unique_ptr<ByteInput> input_;
   enum class Form { unknown, lines, array } form_ = Form::unknown;
   bool done_ = false;
   std::int64_t rows_ = 0;     ///< given out or refused

@@ -1,0 +1,356 @@
+#include "dataset/row_formats.h"
+
+#include "finetune/base/error.h"
+#include "finetune/base/text.h"
+
+#include <algorithm>
+#include <array>
+
+namespace finetune {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// A format's name in the configuration and its keys.
+struct FormatKeys {
+  RowFormat format;
+  std::string_view name;
+  std::vector<std::string> required;
+  std::vector<std::string> optional;  ///< also keys of the messages inside
+};
+
+const std::vector<FormatKeys>& all_formats() {
+  static const std::vector<FormatKeys> formats = {
+      {RowFormat::instruction, "alpaca", {"instruction", "output"}, {"input", "system", "history"}},
+      {RowFormat::prompt_completion, "prompt_completion", {"prompt", "completion"}, {"role", "content", "system"}},
+      {RowFormat::messages, "messages", {"messages"}, {"role", "content", "system"}},
+      {RowFormat::conversations, "conversations", {"conversations"}, {"from", "value", "role", "content", "system"}},
+      {RowFormat::text, "text", {"text"}, {}},
+  };
+  return formats;
+}
+
+const FormatKeys& keys_of(RowFormat format) {
+  return *std::find_if(all_formats().begin(), all_formats().end(),
+                       [&](const FormatKeys& keys) { return keys.format == format; });
+}
+
+constexpr std::string_view kExpectedRows =
+    "expected a row like {\"instruction\", \"output\"}, {\"prompt\", \"completion\"}, {\"messages\"}, "
+    "{\"conversations\"} or {\"text\"}, or 'fields:' that name its keys, such as {output: answer}";
+
+bool has_key(const std::vector<std::string>& keys, std::string_view key) {
+  return std::find(keys.begin(), keys.end(), key) != keys.end();
+}
+
+bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\f\v") == text.npos; }
+
+std::string describe(const Json& value) {
+  if (value.is_null()) return "null";
+  if (value.is_boolean()) return value.get<bool>() ? "true" : "false";
+  if (value.is_number()) return "the number " + value.dump();
+  if (value.is_string()) return value.get_ref<const std::string&>().empty() ? "an empty text" : "a text";
+  if (value.is_array()) return value.empty() ? "an empty list" : "a list";
+  return "an object";
+}
+
+/// The row's keys for a message, the first twelve.
+std::string list_keys(const Json& row) {
+  std::vector<std::string> keys;
+  for (const auto& [name, value] : row.items()) {
+    if (keys.size() == 12) {
+      keys.push_back("...");
+      break;
+    }
+    keys.push_back(name);
+  }
+  return keys.empty() ? "no keys" : "the keys " + join(keys, ", ");
+}
+
+/// A text with something in it; `name` is what the message calls it.
+const std::string& require_text(const Json& value, const std::string& name) {
+  if (!value.is_string()) fail(ErrorKind::data, "{} is {}; expected a text", name, describe(value));
+  const auto& text = value.get_ref<const std::string&>();
+  if (is_blank(text)) {
+    fail(ErrorKind::data, "{} is {}; expected a text with something in it", name,
+         text.empty() ? "empty" : "only white space");
+  }
+  return text;
+}
+
+/// The role that a word of a data file means, or "".
+std::string_view role_of(std::string_view word) {
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 7> words = {{{"system", "system"},
+                                                                                          {"user", "user"},
+                                                                                          {"human", "user"},
+                                                                                          {"assistant", "assistant"},
+                                                                                          {"gpt", "assistant"},
+                                                                                          {"model", "assistant"},
+                                                                                          {"tool", "tool"}}};
+  for (const auto& [spelling, role] : words) {
+    if (word == spelling) return role;
+  }
+  return "";
+}
+
+/// What this version cannot train on, and would silently train wrongly.
+void refuse_preference(const Json& row) {
+  if (row.contains("chosen") && row.contains("rejected")) {
+    fail(ErrorKind::data, "a preference row (chosen, rejected), and preference stages are not in this version; "
+         "expected a row with one answer, such as {{\"prompt\", \"completion\"}}");
+  }
+  if (row.contains("completion") && row.contains("label") && row.at("label").is_boolean()) {
+    fail(ErrorKind::data, "a preference row (completion, label), and preference stages are not in this version; "
+         "expected a row without a label, or 'format: prompt_completion' to train on every completion");
+  }
+}
+
+void refuse_tools(const Json& row) {
+  const auto tools = row.find("tools");
+  if (tools == row.end() || tools->is_null() || tools->empty()) return;
+  if (tools->is_string() && is_blank(tools->get_ref<const std::string&>())) return;
+  fail(ErrorKind::data, "\"tools\" is {}, and tool descriptions are not in this version; expected a row without them",
+       describe(*tools));
+}
+
+}  // namespace
+
+RowFormatReader::RowFormatReader(const DatasetSpec& spec) : fields_(spec.fields) {
+  std::vector<std::string> names = {"auto"};
+  for (const FormatKeys& keys : all_formats()) names.emplace_back(keys.name);
+  if (spec.format != "auto") {
+    const std::string_view wanted = spec.format == "sharegpt" ? "conversations" : std::string_view(spec.format);
+    for (const FormatKeys& keys : all_formats()) {
+      if (keys.name == wanted) format_ = keys.format;
+    }
+    if (!format_) {
+      fail(ErrorKind::config, "datasets ({}): format: {} is not known; expected one of {}", spec.path, spec.format,
+           join(names, ", "));
+    }
+    named_ = true;
+  }
+  if (!candidates().empty()) return;
+  std::vector<std::string> ours;
+  for (const auto& [name, theirs] : fields_) ours.push_back(name);
+  fail(ErrorKind::config,
+       "datasets ({}): fields: {} are not together the keys of {}; expected our keys on the left, such as "
+       "{{instruction: question, output: answer}}",
+       spec.path, join(ours, ", "), named_ ? "the format " + spec.format : "one row format");
+}
+
+/// The formats that have every key of `fields`.
+std::vector<RowFormat> RowFormatReader::candidates() const {
+  std::vector<RowFormat> formats;
+  for (const FormatKeys& keys : all_formats()) {
+    if (named_ && keys.format != *format_) continue;
+    const bool fits = std::all_of(fields_.begin(), fields_.end(), [&](const auto& field) {
+      return has_key(keys.required, field.first) || has_key(keys.optional, field.first);
+    });
+    if (fits) formats.push_back(keys.format);
+  }
+  return formats;
+}
+
+RowContent RowFormatReader::read(const Json& row) {
+  if (!row.is_object()) fail(ErrorKind::data, "the row is {}; {}", describe(row), kExpectedRows);
+  if (!named_) {
+    refuse_preference(row);
+    const RowFormat format = recognise(row);
+    if (format_ && format != *format_) {
+      fail(ErrorKind::data, "a row of the format {}, and the rows before it are {}; expected one format in a file",
+           keys_of(format).name, keys_of(*format_).name);
+    }
+    format_ = format;
+  }
+  RowContent content;
+  if (*format_ == RowFormat::text) {
+    content.text = text(row, "text");
+    return content;
+  }
+  refuse_tools(row);
+  switch (*format_) {
+    case RowFormat::instruction: content.messages = read_instruction(row); break;
+    case RowFormat::prompt_completion: content.messages = read_prompt_completion(row); break;
+    case RowFormat::messages: content.messages = read_conversation(row, "messages"); break;
+    case RowFormat::conversations: content.messages = read_conversation(row, "conversations"); break;
+    case RowFormat::text: break;
+  }
+  if (content.messages.back().role != "assistant") {
+    fail(ErrorKind::data, "the conversation ends with a message of the role '{}'; expected the assistant's answer",
+         content.messages.back().role);
+  }
+  return content;
+}
+
+RowFormat RowFormatReader::recognise(const Json& row) const {
+  std::vector<RowFormat> whole, part;
+  for (const RowFormat format : candidates()) {
+    const auto& required = keys_of(format).required;
+    const auto present = std::count_if(required.begin(), required.end(),
+                                       [&](const std::string& ours) { return row.contains(key(ours)); });
+    if (present > 0) part.push_back(format);
+    if (present == static_cast<std::ptrdiff_t>(required.size())) whole.push_back(format);
+  }
+  // Instruction files often carry the rendered text along.
+  if (whole.size() == 2 && whole.back() == RowFormat::text) whole.pop_back();
+  if (whole.size() == 1) return whole.front();
+  if (whole.size() > 1) {
+    fail(ErrorKind::data, "the row fits the formats {} and {}; expected one, or its name as 'format:' in datasets",
+         keys_of(whole[0]).name, keys_of(whole[1]).name);
+  }
+  // With a key missing, the reader of that format says which.
+  if (format_ && std::find(part.begin(), part.end(), *format_) != part.end()) return *format_;
+  if (part.size() == 1) return part.front();
+  fail(ErrorKind::data, "the row has {}; {}", list_keys(row), kExpectedRows);
+}
+
+std::string RowFormatReader::key(const std::string& ours) const {
+  const auto mapped = fields_.find(ours);
+  return mapped == fields_.end() ? ours : mapped->second;
+}
+
+/// nullptr where the key is absent or null.
+const Json* RowFormatReader::find(const Json& row, const std::string& ours) const {
+  const auto member = row.find(key(ours));
+  return member == row.end() || member->is_null() ? nullptr : &*member;
+}
+
+void RowFormatReader::fail_missing(const Json& row, const std::string& ours) const {
+  const bool null = row.contains(key(ours));
+  fail(ErrorKind::data, "\"{}\" is {}: the row has {}; expected it, or 'fields: {{{}: KEY}}' where it has another name",
+       key(ours), null ? "null" : "missing", list_keys(row), ours);
+}
+
+const std::string& RowFormatReader::text(const Json& row, const std::string& ours) const {
+  const Json* value = find(row, ours);
+  if (value == nullptr) fail_missing(row, ours);
+  return require_text(*value, "\"" + key(ours) + "\"");
+}
+
+std::string RowFormatReader::optional_text(const Json& row, const std::string& ours) const {
+  const Json* value = find(row, ours);
+  if (value == nullptr) return "";
+  if (!value->is_string()) {
+    fail(ErrorKind::data, "\"{}\" is {}; expected a text or nothing", key(ours), describe(*value));
+  }
+  return value->get<std::string>();
+}
+
+std::vector<Message> RowFormatReader::read_instruction(const Json& row) const {
+  std::vector<Message> messages;
+  if (std::string system = optional_text(row, "system"); !system.empty()) {
+    messages.push_back({.role = "system", .content = std::move(system)});
+  }
+  read_history(row, messages);
+  messages.push_back({.role = "user", .content = text(row, "instruction"), .input = optional_text(row, "input")});
+  messages.push_back({.role = "assistant", .content = text(row, "output")});
+  return messages;
+}
+
+void RowFormatReader::read_history(const Json& row, std::vector<Message>& messages) const {
+  const Json* history = find(row, "history");
+  if (history == nullptr) return;
+  const std::string name = key("history");
+  if (!history->is_array()) {
+    fail(ErrorKind::data, "\"{}\" is {}; expected a list of [question, answer]", name, describe(*history));
+  }
+  for (std::size_t i = 0; i < history->size(); ++i) {
+    const Json& turn = (*history)[i];
+    const std::string place = fmt::format("turn {} of \"{}\"", i + 1, name);
+    if (!turn.is_array() || turn.size() != 2) {
+      fail(ErrorKind::data, "{} is {}; expected [question, answer]", place,
+           turn.is_array() ? fmt::format("a list of {}", turn.size()) : describe(turn));
+    }
+    messages.push_back({.role = "user", .content = require_text(turn[0], "the question in " + place)});
+    messages.push_back({.role = "assistant", .content = require_text(turn[1], "the answer in " + place)});
+  }
+}
+
+std::vector<Message> RowFormatReader::read_prompt_completion(const Json& row) const {
+  const Json* prompt = find(row, "prompt");
+  const Json* completion = find(row, "completion");
+  if (prompt == nullptr) fail_missing(row, "prompt");
+  if (completion == nullptr) fail_missing(row, "completion");
+  std::vector<Message> messages;
+  if (std::string system = optional_text(row, "system"); !system.empty()) {
+    messages.push_back({.role = "system", .content = std::move(system)});
+  }
+  if (prompt->is_array()) {
+    for (Message& message : read_messages(*prompt, key("prompt"))) {
+      // Answers inside a prompt are given, not learned.
+      message.trained = false;
+      messages.push_back(std::move(message));
+    }
+  } else {
+    messages.push_back({.role = "user", .content = text(row, "prompt")});
+  }
+  if (completion->is_array()) {
+    for (Message& message : read_messages(*completion, key("completion"))) messages.push_back(std::move(message));
+  } else {
+    messages.push_back({.role = "assistant", .content = text(row, "completion")});
+  }
+  return messages;
+}
+
+std::vector<Message> RowFormatReader::read_conversation(const Json& row, const std::string& ours) const {
+  const Json* list = find(row, ours);
+  if (list == nullptr) fail_missing(row, ours);
+  std::vector<Message> messages = read_messages(*list, key(ours));
+  if (std::string system = optional_text(row, "system"); !system.empty()) {
+    if (messages.front().role == "system") {
+      fail(ErrorKind::data, "there is \"{}\" and a message of the role 'system'; expected one of them", key("system"));
+    }
+    messages.insert(messages.begin(), Message{.role = "system", .content = std::move(system)});
+  }
+  return messages;
+}
+
+std::vector<Message> RowFormatReader::read_messages(const Json& list, const std::string& name) const {
+  if (!list.is_array() || list.empty()) {
+    fail(ErrorKind::data, "\"{}\" is {}; expected a list of messages {{\"role\", \"content\"}}", name, describe(list));
+  }
+  std::vector<Message> messages;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    messages.push_back(read_message(list[i], fmt::format("message {} of \"{}\"", i + 1, name)));
+  }
+  return messages;
+}
+
+Message RowFormatReader::read_message(const Json& value, const std::string& name) const {
+  if (!value.is_object()) {
+    fail(ErrorKind::data, "{} is {}; expected an object {{\"role\", \"content\"}}", name, describe(value));
+  }
+  // Both spellings are found under both names of the list.
+  const bool spelled_from = value.contains(key("from"));
+  const std::string role_key = key(spelled_from ? "from" : "role");
+  const std::string content_key = key(spelled_from ? "value" : "content");
+  if (!value.contains(role_key) || !value.contains(content_key)) {
+    fail(ErrorKind::data, "{} has {}; expected \"{}\" and \"{}\"", name, list_keys(value), role_key, content_key);
+  }
+  const Json& role = value.at(role_key);
+  if (!role.is_string()) fail(ErrorKind::data, "\"{}\" of {} is {}; expected a text", role_key, name, describe(role));
+  const auto& word = role.get_ref<const std::string&>();
+  Message message{.role = std::string(role_of(word)), .content = {}};
+  if (message.role.empty()) {
+    fail(ErrorKind::data, "\"{}\" of {} is '{}'; expected system, user, assistant or tool (or human, gpt)", role_key,
+         name, word);
+  }
+  if (const auto calls = value.find("tool_calls"); calls != value.end() && !calls->is_null() && !calls->empty()) {
+    fail(ErrorKind::data, "{} has tool_calls, which are not in this version; expected a text answer", name);
+  }
+  const std::string content_name = fmt::format("\"{}\" of {}", content_key, name);
+  const Json& content = value.at(content_key);
+  // An empty system message means something to some templates.
+  message.content = message.role == "system" && content.is_string() ? content.get<std::string>()
+                                                                     : require_text(content, content_name);
+  if (const auto weight = value.find("weight"); weight != value.end() && !weight->is_null()) {
+    if (!weight->is_number() || (*weight != 0 && *weight != 1)) {
+      fail(ErrorKind::data, "\"weight\" of {} is {}; expected 0 or 1", name, describe(*weight));
+    }
+    message.trained = *weight == 1;
+  }
+  return message;
+}
+
+}  // namespace finetune

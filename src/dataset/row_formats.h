@@ -1,0 +1,64 @@
+#pragma once
+
+#include "finetune/config/config.h"
+#include "finetune/text/chat_template.h"
+
+#include <nlohmann/json.hpp>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace finetune {
+
+/// The shapes a row can have; the words of `format` in the configuration are in row_formats.cpp.
+enum class RowFormat {
+  instruction,        ///< {"instruction", "input"?, "output", "system"?, "history"?}
+  prompt_completion,  ///< {"prompt", "completion"}: two texts, or two lists of messages
+  messages,           ///< {"messages": [{"role", "content"}], "system"?}
+  conversations,      ///< {"conversations": [{"from", "value"}], "system"?}
+  text,               ///< {"text"}
+};
+
+/// What a row says, whatever its format.
+struct RowContent {
+  std::vector<Message> messages;    ///< ends with an answer; empty for plain text
+  std::optional<std::string> text;  ///< format text
+};
+
+/// Reads the rows of one file. Its format is the one the configuration names, or that of the first row.
+class RowFormatReader {
+ public:
+  /// Throws Error(config) for an unknown `format`, and for `fields` that no format has.
+  explicit RowFormatReader(const DatasetSpec& spec);
+
+  /// Throws Error(data) "found; expected", without the place, which the caller knows: a missing or empty text, a value
+  /// of the wrong type, a row of another format than the rows before, a preference row.
+  RowContent read(const nlohmann::ordered_json& row);
+
+ private:
+  using Json = nlohmann::ordered_json;
+
+  RowFormat recognise(const Json& row) const;
+  std::vector<RowFormat> candidates() const;
+  std::string key(const std::string& ours) const;
+  const Json* find(const Json& row, const std::string& ours) const;
+  const std::string& text(const Json& row, const std::string& ours) const;
+  std::string optional_text(const Json& row, const std::string& ours) const;
+  [[noreturn]] void fail_missing(const Json& row, const std::string& ours) const;
+
+  std::vector<Message> read_instruction(const Json& row) const;
+  void read_history(const Json& row, std::vector<Message>& messages) const;
+  std::vector<Message> read_prompt_completion(const Json& row) const;
+  std::vector<Message> read_conversation(const Json& row, const std::string& ours) const;
+  std::vector<Message> read_messages(const Json& list, const std::string& name) const;
+  Message read_message(const Json& value, const std::string& name) const;
+
+  std::optional<RowFormat> format_;
+  bool named_ = false;  ///< by the configuration
+  std::map<std::string, std::string> fields_;
+};
+
+}  // namespace finetune
