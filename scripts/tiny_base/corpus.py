@@ -1,13 +1,8 @@
 """Generates the pretraining text of data/tiny-base: `{"text": ...}` rows, the same for the same seed.
 
-Four kinds of text, in a curriculum that relies on the rows being read in file order:
-  1. drills: a short random string over and over. The strings are made of few different tokens at
-     first and of more and more later; attention that finds "the token after the last time I was
-     here" appears several times earlier than it does from ordinary text;
-  2. repetition and association lists of whole values;
-  3. records told in prose, YAML, JSON, logs and tables, so that copying works across formats and the
-     words around a value say which value belongs there;
-  4. explanatory sentences about containers and clusters in English and Chinese.
+Repetition and association lists of random values, records told in prose, YAML, JSON, logs and tables, so that
+copying works across formats and the words around a value say which value belongs there, and
+explanatory sentences about containers and clusters in English and Chinese.
 """
 
 import argparse
@@ -19,7 +14,7 @@ import frames
 import tasks
 import terms
 from notation import yaml_lines
-from values import SYLLABLES, Values
+from values import COMMON, Values
 
 FIELD_VALUES = {
     "name": Values.name, "namespace": Values.name, "image": Values.image, "replicas": Values.count,
@@ -29,21 +24,36 @@ FIELD_VALUES = {
     "min": Values.count, "max": Values.count,
 }
 NUMERIC = {"replicas", "port", "target", "min", "max"}
-DRILL_ROW = 220  # characters of one drill, about 90 tokens
-DRILL_TOTAL = 3_000_000  # characters of all drills, about 1.3 million tokens
-REPETITION_TOTAL = 2_000_000  # characters that are mostly repetition before records begin
 SEPARATORS = [" ", " ", ", ", "\n", "; ", " | ", "\n- ", " / ", "，", "、", " -> "]
+
+
+def words_of(texts: list) -> set:
+    """Latin words and runs of Chinese, without the places where values go."""
+    return set(re.findall(r"[A-Za-z0-9]+|[\u4e00-\u9fff]+", re.sub(r"{\w+}", " ", " ".join(texts))))
+
+
+def field_words() -> set:
+    """The words of the tuning task and the corpus."""
+    texts = frames.VOCABULARY + frames.CHINESE_VOCABULARY + tasks.wordings() + list(tasks.MANIFESTS)
+    for keys, english, chinese in frames.FIELDS.values():
+        texts = texts + keys + english + chinese
+    return words_of(texts)
+
+
+def term_words() -> set:
+    """The words of the explained terms."""
+    texts = []
+    for answer, questions, paraphrase in terms.TERMS:
+        texts += [answer, *questions, paraphrase or ""]
+    return words_of(texts)
 
 
 def domain_words() -> list:
     """Every word that tuning uses, so that none is met there for the first time; words only, no sentences."""
-    wordings = list(frames.VOCABULARY) + list(frames.CHINESE_VOCABULARY) + tasks.wordings()
-    for _, questions, paraphrase in terms.TERMS:
-        wordings += questions + [paraphrase or ""]
-    text = re.sub(r"{\w+}", " ", " ".join(wordings))
-    words = re.findall(r"[A-Za-z0-9]+|[\u4e00-\u9fff]+", text)
-    single = [character for word in words if word[0] > "\u4e00" for character in word]
-    return sorted(set(words) | set(single))
+    words = field_words() | term_words()
+    latin = {word for word in words if word.isascii()}
+    characters = {character for word in words if not word.isascii() for character in word}
+    return sorted(latin | characters | set(frames.CHINESE_VOCABULARY))
 
 
 WORDS = domain_words()
@@ -55,21 +65,6 @@ def any_value(values: Values) -> str:
     if rng.random() < 0.15:
         return rng.choice(WORDS)
     return rng.choice(list(FIELD_VALUES.values()))(values)
-
-
-def drill(rng: random.Random, progress: float) -> str:
-    """`kel84mor17kel84mor17...`: a letter never merges with a digit, so each half is its own token.
-
-    Short units of 60 tokens until attention to "what came after this token before" has formed (seen
-    near half a million tokens); then longer units, and more tokens until all take part.
-    """
-    pool = int(30 * 2 ** max(0.0, 10 * progress - 6))
-    longest = 5 if progress < 0.4 else 9
-    syllables = min(pool, len(SYLLABLES))
-    numbers = min(pool, 90)
-    unit = "".join(f"{SYLLABLES[rng.randrange(syllables) * 7 % len(SYLLABLES)]}{10 + rng.randrange(numbers)}"
-                   for _ in range(rng.randint(1, longest)))
-    return unit * max(2, DRILL_ROW // len(unit))
 
 
 def repetition(values: Values) -> str:
@@ -190,12 +185,12 @@ def shuffled(rng: random.Random, record: dict, keep: float) -> dict:
 def record_text(values: Values) -> str:
     """One record told two or three times in different notations and orders."""
     rng = values.rng
-    kinds = rng.sample(list(FIELD_VALUES), rng.randint(2, 6))
+    kinds = rng.sample(list(FIELD_VALUES), rng.randint(2, 5))
     record = {kind: FIELD_VALUES[kind](values) for kind in kinds}
     if rng.random() < 0.25 and "name" in record:  # the same value under several keys, as labels often are
         record[rng.choice(["value", "container", "backend", "owner"])] = record["name"]
     tellings = []
-    for turn in range(rng.choice([2, 2, 3])):
+    for turn in range(rng.choice([2, 2, 2, 3])):
         part = shuffled(rng, record, 1.0 if turn == 0 else 0.8)
         if rng.random() < (0.75 if turn == 0 else 0.2):
             tellings.append(prose(rng, part, chinese=rng.random() < 0.45))
@@ -208,34 +203,28 @@ def explanation(values: Values) -> str:
     return values.rng.choice(terms.ANSWERS)
 
 
-def document(values: Values, early: bool) -> str:
-    """Early text is mostly repetition; later text is mostly records."""
+def document(values: Values) -> str:
+    """One text of one kind, mostly records."""
     choice = values.rng.random()
-    if early:
-        return repetition(values) if choice < 0.7 else association(values) if choice < 0.9 else mention(values)
-    if choice < 0.10:
+    if choice < 0.08:
         return repetition(values)
-    if choice < 0.18:
+    if choice < 0.25:
         return association(values)
-    if choice < 0.24:
+    if choice < 0.30:
         return mention(values)
-    if choice < 0.32:
+    if choice < 0.34:
         return word_list(values)
-    return record_text(values) if choice < 0.92 else explanation(values)
+    return record_text(values) if choice < 0.95 else explanation(values)
 
 
 def generate(seed: int, characters: int, row_characters: int = 420):
     """Yields rows of about `row_characters` until `characters` are produced."""
     values = Values(random.Random(seed))
     produced = 0
-    while produced < DRILL_TOTAL:
-        row = drill(values.rng, produced / DRILL_TOTAL)
-        produced += len(row)
-        yield {"text": row}
     while produced < characters:
         parts, length = [], 0
         while length < row_characters:
-            text = document(values, produced < DRILL_TOTAL + REPETITION_TOTAL)
+            text = document(values)
             if length and length + len(text) > row_characters * 1.4:
                 break
             parts.append(text)
@@ -248,7 +237,7 @@ def generate(seed: int, characters: int, row_characters: int = 420):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--characters", type=int, default=45_000_000, help="about 2.2 characters are one token")
+    parser.add_argument("--characters", type=int, default=16_000_000, help="about 2.5 characters are one token")
     parser.add_argument("--output", required=True)
     arguments = parser.parse_args()
     with open(arguments.output, "w", encoding="utf-8") as file:

@@ -1,8 +1,8 @@
 """Trains the sentencepiece tokenizer of data/tiny-base.
 
-The trainer sees words, numbers and runs of brackets as separate lines and never a space next to a
-letter. So no piece can cross such a border, and a name gets the same ids in prose, in YAML and
-between quotes: repeating it is a plain copy of ids.
+The trainer sees syllables, words, numbers and runs of brackets as separate lines. A piece never reaches
+past such a border, except that words of the domain and some punctuation may take the space behind
+them. So a name gets the same ids in prose, in YAML and between quotes: repeating it is a plain copy of ids.
 """
 
 import argparse
@@ -15,32 +15,46 @@ import re
 import sentencepiece
 
 import corpus
+from values import COMMON, DOMAINS, SYLLABLES
 
-# letters | digits | Chinese | runs of JSON punctuation; every other character stays alone
-SEGMENT = re.compile(r"[A-Za-z]+|[0-9]+|[\u4e00-\u9fff]+|[{}\[\]\",:]+")
+SEGMENT = re.compile(r"[A-Za-z]+|[0-9]+|[{}\[\]\",:]+")  # every other character stays alone
 SAMPLE_ROWS = 40_000
-DOMAIN_WEIGHT = 3000  # a domain word counts as this many occurrences, so that it becomes few pieces
+# Merges happen in the order of these counts. Syllables and pairs of digits come first, so that they are
+# cut the same way in every name and number; the space behind a word comes last, as a whole word only.
+PART_WEIGHT = 10_000_000
+DOMAIN_WEIGHT = 3000
+SPACED_WEIGHT = 10
+SPACED = [", ", ": ", ". ", "; ", "- ", "--", "### ", "## ", "# "]
 
 
 def segment_counts(rows) -> collections.Counter:
+    """Lines for the trainer. The corpus gives the punctuation; its random words are made of syllables."""
     counts = collections.Counter()
     for text in rows:
         for segment in SEGMENT.findall(text):
-            if segment[0].isdigit():  # numbers are cut into pairs: 8431 is 84 31
-                counts.update(segment[i:i + 2] for i in range(0, len(segment), 2))
-            else:
+            if not segment[0].isalnum():
                 counts[segment] += 1
-    for word in corpus.WORDS:
-        for segment in SEGMENT.findall(word):
-            counts[segment] += DOMAIN_WEIGHT
+    ends_of_values = set(SYLLABLES) | set(COMMON) | set(DOMAINS)
+    for word in sorted(corpus.field_words() | set(COMMON) | set(DOMAINS)):
+        counts[word] += DOMAIN_WEIGHT
+        if len(word) > 1 and not word[-1].isdigit() and word not in ends_of_values:
+            counts[word + " "] += SPACED_WEIGHT
+    counts.update(word for word in corpus.term_words() if word.isascii())
+    counts.update(corpus.WORDS)
+    for text in SPACED:
+        counts[text] += DOMAIN_WEIGHT
+    for syllable in SYLLABLES:
+        counts[syllable] += PART_WEIGHT
     for number in range(100):
-        counts[f"{number:02d}"] += DOMAIN_WEIGHT
+        counts[f"{number:02d}"] += PART_WEIGHT
+    for length in range(2, 17, 2):
+        counts[" " * length] += PART_WEIGHT
     return counts
 
 
 def train(rows, vocab_size: int, folder: pathlib.Path) -> None:
     counts = segment_counts(rows)
-    lines = [" \t1000000", "  \t900000"] + [f"{text}\t{count}" for text, count in sorted(counts.items())]
+    lines = [f"{text}\t{count}" for text, count in sorted(counts.items())]
     table = folder / "segments.tsv"
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     model = io.BytesIO()
@@ -48,7 +62,7 @@ def train(rows, vocab_size: int, folder: pathlib.Path) -> None:
     sentencepiece.SentencePieceTrainer.train(
         input=str(table), input_format="tsv", model_writer=model, model_type="bpe", vocab_size=vocab_size,
         character_coverage=1.0, byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=False,
-        remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, split_digits=False,
+        remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, split_digits=False, treat_whitespace_as_suffix=True,
         split_by_unicode_script=True, split_by_number=True, max_sentence_length=4096,
         required_chars=every_ascii + "，。：；、“”？！（）", unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
         minloglevel=2, num_threads=1)
@@ -71,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True, help="the JSONL file that corpus.py wrote")
     parser.add_argument("--output", required=True, help="the model folder")
-    parser.add_argument("--vocab-size", type=int, default=2048)
+    parser.add_argument("--vocab-size", type=int, default=3072)
     parser.add_argument("--max-length", type=int, default=512)
     arguments = parser.parse_args()
     folder = pathlib.Path(arguments.output)

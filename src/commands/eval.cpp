@@ -109,7 +109,7 @@ class Evaluation {
       : options_(options), config_(config), variants_(variants_of(options, config)), text_(load_text_tools(config)) {}
 
   void run() {
-    DatasetOptions data_options = dataset_options(config_, read_model_config(config_.model_name_or_path).max_position_embeddings);
+    DatasetOptions data_options = dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
     data_options.keep_texts = options_.generate || !options_.predictions.empty();
     std::vector<Dataset> data;
     for (const DatasetSpec& spec : config_.eval_datasets) {

@@ -36,7 +36,7 @@ void tell(const char* name, const Dataset& dataset) {
 }
 
 Data open_data(const Config& config, const TextTools& text, const ModelConfig& model) {
-  const DatasetOptions options = dataset_options(config, model.max_position_embeddings);
+  const DatasetOptions options = dataset_options(config, model.longest_sequence());
   Data data;
   data.train = open_dataset(config.datasets, *text.tokenizer, *text.chat_template, options);
   if (config.eval_split > 0) {

@@ -43,7 +43,7 @@ template <class S, class V>
 void visit_dataset_fields(S& s, V&& v) {
   v(Field{.key = "path", .help = "The file.", .absent = "required"}, s.path);
   v(Field{.key = "format",
-          .help = "Name of the row format; `auto` recognises it by the rows' keys.",
+          .help = "Row format: `auto` recognises it by the rows' keys; else `alpaca`, `prompt_completion`, `messages`, `conversations`, `text`.",
           .aliases = {"type"}},
     s.format);
   v(Field{.key = "fields", .help = "Our key -> the key in the file, e.g. `{output: answer}`."},

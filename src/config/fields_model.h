@@ -32,11 +32,11 @@ void visit_model_fields(C& c, V&& v) {
           .aliases = {"bnb_4bit_use_double_quant", "double_quantization"}},
     c.double_quant);
   v(Field{.key = "dtype",
-          .help = "Type the model computes in. `auto` is what this machine multiplies fastest without "
-                  "losing quality.",
+          .help = "Type the model computes in. `auto`: bfloat16 where the machine multiplies it natively, else "
+                  "float32; evaluation keeps a float32 model in float32.",
           .aliases = {"torch_dtype"}},
     c.dtype);
-  v(Field{.key = "device", .help = "Where the model runs."}, c.device);
+  v(Field{.key = "device", .help = "Where the model runs. `auto`: on CUDA where there is such a device, else on the CPU."}, c.device);
   v(Field{.key = "allow_extra_tensors",
           .help = "Accept tensors in the model's files that its architecture does not know; they are "
                   "not used. Otherwise they are an error."},
@@ -74,8 +74,9 @@ void visit_lora_fields(C& c, V&& v) {
           .only_for = "lora"},
     c.exclude_modules);
   v(Field{.key = "layers_to_transform",
-          .help = "Only these decoder blocks get adapters, counted from 0. Empty: all.",
+          .help = "Only these decoder blocks get adapters, counted from 0.",
           .range = at_least(0),
+          .absent = "all blocks",
           .only_for = "lora"},
     c.layers_to_transform);
 }
@@ -113,7 +114,8 @@ void visit_lora_variant_fields(C& c, V&& v) {
     c.use_dora);
   v(Field{.key = "init_lora_weights",
           .help = "How the adapter begins: `true` (A random, B zero), `gaussian`, `pissa`, or the folder of "
-                  "an adapter to continue, which then also gives rank, alpha and targets.",
+                  "an adapter to continue, which then also gives rank, alpha and targets. *`pissa` is not in "
+                  "this version.*",
           .aliases = {"init_adapter", "resume_adapter_file"},
           .only_for = "lora"},
     c.init_lora_weights);

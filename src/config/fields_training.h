@@ -9,8 +9,8 @@ namespace finetune {
 template <class C, class V>
 void visit_data_fields(C& c, V&& v) {
   v(Field{.key = "datasets",
-          .help = "Training data: a path, or a list of paths or of entries with the keys below. JSON "
-                  "Lines or a JSON array, also `.gz`.",
+          .help = "Training data: a path, or a list of paths or of entries, whose keys stand at the end "
+                  "of this page. JSON Lines or a JSON array, also `.gz`.",
           .aliases = {"dataset", "train_file", "data"},
           .absent = "required for train"},
     c.datasets);
@@ -56,7 +56,7 @@ void visit_row_fields(C& c, V&& v) {
     c.shuffle);
   v(Field{.key = "seed", .help = "Seed of everything random.", .range = at_least(0)}, c.seed);
   v(Field{.key = "max_row_bytes",
-          .help = "A data row above this size is an error. Bytes, or a size like `64 MiB`.",
+          .help = "A data row above this size is an error. A size like `64 MiB` is understood.",
           .range = at_least(1),
           .bytes = true},
     c.max_row_bytes);
@@ -74,7 +74,7 @@ void visit_length_fields(C& c, V&& v) {
           .range = above(0)},
     c.num_train_epochs);
   v(Field{.key = "max_steps",
-          .help = "Number of optimizer steps. Above 0 it decides, and `num_train_epochs` does not.",
+          .help = "Number of optimizer steps. Above 0 it decides instead of `num_train_epochs`; -1 leaves it to that.",
           .aliases = {"iters"},
           .range = at_least(-1)},
     c.max_steps);
@@ -154,7 +154,7 @@ void visit_optimizer_fields(C& c, V&& v) {
     c.adam_epsilon);
   v(Field{.key = "momentum", .help = "Momentum of `sgd`.", .range = kFraction}, c.momentum);
   v(Field{.key = "max_grad_norm",
-          .help = "Gradients are scaled down to this norm; 0 turns it off.",
+          .help = "A gradient with a larger norm is scaled down to this one; 0 turns it off.",
           .range = at_least(0)},
     c.max_grad_norm);
   v(Field{.key = "gradient_checkpointing",
@@ -224,7 +224,7 @@ template <class C, class V>
 void visit_run_fields(C& c, V&& v) {
   v(Field{.key = "output_dir",
           .help = "Where the result is written.",
-          .absent = "`runs/` and the configuration file's name, or `runs/train`"},
+          .absent = "`runs/NAME` after the file `NAME.yaml`, or `runs/train` without a file"},
     c.output_dir);
   v(Field{.key = "overwrite_output_dir", .help = "Start anew in a folder that holds a run."},
     c.overwrite_output_dir);
@@ -237,7 +237,7 @@ void visit_run_fields(C& c, V&& v) {
           .has = {"stop"}},
     c.on_nonfinite);
   v(Field{.key = "num_threads",
-          .help = "Threads.",
+          .help = "CPU threads.",
           .range = between(1, 4096),
           .absent = "all cores this process may use"},
     c.num_threads);

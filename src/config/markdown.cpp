@@ -15,7 +15,7 @@ namespace {
 constexpr std::string_view kIntroduction = R"(# Configuration
 
 <!-- Generated from src/config/fields*.h. To write it anew:
-     FINETUNE_UPDATE_DOCS=1 build/tests/finetune_tests --gtest_filter='ConfigDocs.*' -->
+     FINETUNE_UPDATE_DOCS=1 build/release/tests/finetune_tests --gtest_filter='ConfigDocs.*' -->
 
 A run is described by a flat YAML file (`--config lora.yaml`), by `key=value` words on the command line, which
 win, or by both. The names are those of Hugging Face's TrainingArguments and PEFT's LoraConfig.
@@ -30,7 +30,8 @@ win, or by both. The names are those of Hugging Face's TrainingArguments and PEF
 - Relative paths are relative to the working directory.
 - `--show-config` prints every value and where it comes from. The output folder's `config.yaml` has all of
   them and can be given to `--config` again.
-- What this version does not have yet is refused with exit code 2, not ignored; *this version has* says what there is.
+- What this version does not have yet is refused with exit code 2, not ignored; notes such as *in this version only `sft`*
+  say what there is.
 
 [config.schema.json](config.schema.json) is a JSON Schema of the file, for editors.
 )";
@@ -60,7 +61,7 @@ std::string type_text(const std::vector<T>&) {
 
 template <typename T>
 std::string type_text(const std::map<std::string, T>&) {
-  return "names with a " + type_text(T()) + " each";
+  return "section of names, each with " + std::string(std::is_same_v<T, std::int64_t> ? "an " : "a ") + type_text(T());
 }
 
 std::string code_list(const std::vector<std::string_view>& words) {
@@ -85,7 +86,7 @@ struct TableWriter {
     has_header = true;
     std::string standard = field.absent.empty() ? default_text(json_value(member)) : std::string(field.absent);
     text += fmt::format("| `{}` | {} | {} | {} |\n", field.key,
-                        describe_range(field.bytes ? "bytes" : type_text(member), field.range), standard,
+                        describe_range(field.bytes ? "bytes, a number" : type_text(member), field.range), standard,
                         meaning(field));
   }
 
@@ -101,7 +102,7 @@ struct TableWriter {
                                   field.has[0] == "null")) {
       text += " *Not in this version.*";
     } else if (!field.has.empty()) {
-      text += " *This version has " + code_list(field.has) + ".*";
+      text += fmt::format(" *In this version{} {}.*", field.has.size() == 1 ? " only" : ":", code_list(field.has));
     }
     if (!field.aliases.empty()) text += " Also: " + code_list(field.aliases) + ".";
     return text;

@@ -138,8 +138,7 @@ std::string describe_range(const std::string& noun, const Range& range) {
   const bool has_high = std::isfinite(range.high);
   if (!has_low && !has_high) return noun;
   if (!has_high) return fmt::format("{} {} {}", noun, range.low_open ? "above" : "of at least", range.low);
-  return fmt::format("{} from {} to {}{}", noun, range.low, range.high,
-                     range.high_open ? fmt::format(" ({} itself is not allowed)", range.high) : "");
+  return fmt::format("{} from {} to {}{}", noun, range.low, range.high_open ? "below " : "", range.high);
 }
 
 void read_value(const YamlValue& value, const ReadContext& context, std::string& out) {

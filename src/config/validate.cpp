@@ -108,6 +108,10 @@ class CrossChecks {
       problems_.push_back("model_name_or_path is not set; expected the folder of a model, in the file "
                           "or as model_name_or_path=FOLDER");
     }
+    if (c_.method == Method::lora && c_.init_lora_weights.kind == LoraInit::Kind::pissa) {
+      add("init_lora_weights", "init_lora_weights: pissa is not in this version; it has: true, gaussian, the folder "
+                               "of an adapter");
+    }
     if (c_.method == Method::lora && c_.target_modules.kind == ModuleSelector::Kind::none) {
       add("target_modules", "target_modules is empty; expected attention, all-linear, names or a pattern");
     }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cmath>
+#include <type_traits>
 
 namespace finetune {
 
@@ -31,12 +32,29 @@ template <typename T>
 T field(const json& config, const fs::path& path, const char* key, const T& fallback) {
   const auto found = config.find(key);
   if (found == config.end() || found->is_null()) return fallback;
-  try {
-    return found->get<T>();
-  } catch (const json::exception&) {
+  const bool fits = std::is_same_v<T, bool>           ? found->is_boolean()
+                    : std::is_same_v<T, std::int64_t> ? found->is_number_integer()
+                    : std::is_same_v<T, double>       ? found->is_number()
+                                                      : found->is_string();
+  if (!fits) {
     fail(ErrorKind::model, "{}: '{}' is {}, which is not of the expected type", path.string(), key,
          found->dump());
   }
+  return found->get<T>();
+}
+
+/// PEFT repeats PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA when it loads an adapter, and takes the initial update off the
+/// base weight; the tensors alone then mean something else. The words below leave the base as it is.
+void check_init(const json& config, const fs::path& path) {
+  const auto init = config.find("init_lora_weights");
+  if (init == config.end() || !init->is_string()) return;
+  for (const char* word : {"gaussian", "eva", "orthogonal"}) {
+    if (*init == word) return;
+  }
+  fail(ErrorKind::model,
+       "{}: 'init_lora_weights' is {}, which changes the base weights; expected true, false, gaussian, eva or "
+       "orthogonal. Save the adapter with PEFT's path_initial_model_for_weight_conversion",
+       path.string(), init->dump());
 }
 
 PeftLoraConfig parse_config(const fs::path& path) {
@@ -54,6 +72,7 @@ PeftLoraConfig parse_config(const fs::path& path) {
            config.at(key).dump());
     }
   }
+  check_init(config, path);
   PeftLoraConfig result;
   result.base_model_name_or_path = field<std::string>(config, path, "base_model_name_or_path", "");
   result.r = field<std::int64_t>(config, path, "r", 8);

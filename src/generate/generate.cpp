@@ -45,7 +45,7 @@ class Decoder {
     std::vector<std::int64_t> ids, starts = {0};
     for (std::size_t i = 0; i < prompts.size(); ++i) {
       const auto length = static_cast<std::int64_t>(prompts[i].size());
-      const std::int64_t limit = model_.config.max_position_embeddings;
+      const std::int64_t limit = model_.config.longest_sequence();
       FT_CHECK(length > 0, "empty prompt {}", i);
       if (length >= limit) {
         fail(ErrorKind::data, "a prompt of {} tokens leaves no room for an answer; this model reads {} in all", length, limit);

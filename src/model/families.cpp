@@ -17,7 +17,7 @@ ModelConfig read_llama(const ConfigReader& reader) {
                                                 1, config.hidden_size / config.num_attention_heads));
   config.vocab_size = reader.size("vocab_size");
   config.max_position_embeddings = reader.size("max_position_embeddings", 2048);
-  config.rms_norm_eps = reader.number("rms_norm_eps", 1e-6);
+  config.rms_norm_eps = reader.positive("rms_norm_eps", 1e-6);
   config.attention_bias = reader.flag("attention_bias", false);
   config.mlp_bias = reader.flag("mlp_bias", false);
   config.tie_word_embeddings = reader.flag("tie_word_embeddings", false);

@@ -19,6 +19,8 @@ class ConfigReader {
   /// A whole number from 1 to 2^31.
   std::int64_t size(const std::string& key, std::optional<std::int64_t> fallback = {}) const;
   double number(const std::string& key, double fallback) const;
+  /// A number above 0.
+  double positive(const std::string& key, double fallback) const;
   bool flag(const std::string& key, bool fallback) const;
   std::string word(const std::string& key, const std::string& fallback) const;
   /// The object under `key`, or an empty one.

@@ -64,6 +64,12 @@ double ConfigReader::number(const std::string& key, double fallback) const {
   return value->get<double>();
 }
 
+double ConfigReader::positive(const std::string& key, double fallback) const {
+  const double value = number(key, fallback);
+  if (!(value > 0.0)) fail_field(key, "is " + find(key)->dump(), "a number above 0");
+  return value;
+}
+
 bool ConfigReader::flag(const std::string& key, bool fallback) const {
   const json* value = find(key);
   if (value == nullptr) return fallback;
@@ -89,7 +95,7 @@ ConfigReader ConfigReader::section(const std::string& key) const {
 void read_rope(const ConfigReader& reader, ModelConfig& config) {
   const bool new_spelling = reader.find("rope_parameters") != nullptr;
   const ConfigReader rope = reader.section(new_spelling ? "rope_parameters" : "rope_scaling");
-  config.rope_theta = rope.number("rope_theta", reader.number("rope_theta", 10000.0));
+  config.rope_theta = rope.positive("rope_theta", reader.positive("rope_theta", 10000.0));
   RopeScaling& scaling = config.rope_scaling;
   scaling.type = parse_rope_type(rope.word("rope_type", rope.word("type", "default")), rope);
   if (scaling.type == RopeScaling::Type::none) return;
@@ -103,6 +109,10 @@ void read_rope(const ConfigReader& reader, ModelConfig& config) {
   if (!(scaling.factor > 0.0)) rope.fail_field("factor", "is missing or not positive", "a number above 0");
   scaling.low_freq_factor = rope.number("low_freq_factor", 1.0);
   scaling.high_freq_factor = rope.number("high_freq_factor", 4.0);
+  if (scaling.type == RopeScaling::Type::llama3 && scaling.high_freq_factor <= scaling.low_freq_factor) {
+    rope.fail_field("high_freq_factor", fmt::format("is {}", scaling.high_freq_factor),
+                    fmt::format("a number above low_freq_factor ({})", scaling.low_freq_factor));
+  }
   scaling.beta_fast = rope.number("beta_fast", 32.0);
   scaling.beta_slow = rope.number("beta_slow", 1.0);
   const auto optional_number = [&](const char* key) -> std::optional<double> {
@@ -113,6 +123,11 @@ void read_rope(const ConfigReader& reader, ModelConfig& config) {
   scaling.mscale = optional_number("mscale");
   scaling.mscale_all_dim = optional_number("mscale_all_dim");
   scaling.truncate = rope.flag("truncate", true);
+}
+
+std::int64_t ModelConfig::longest_sequence() const {
+  if (rope_scaling.type != RopeScaling::Type::dynamic) return max_position_embeddings;
+  return static_cast<std::int64_t>(static_cast<double>(max_position_embeddings) * rope_scaling.factor);
 }
 
 ModelConfig read_model_config(const fs::path& folder) {

@@ -1,7 +1,6 @@
 #include "finetune/nn/loss.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/logsumexp.h>
@@ -12,7 +11,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <vector>
 
 namespace finetune {
 
@@ -40,7 +38,8 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
     const bool train_head = head.requires_grad();
     Tensor sum = at::zeros({}, hidden.options().dtype(wide));
     Tensor dhidden = at::empty_like(hidden);
-    Tensor dhead = train_head ? at::zeros_like(w) : Tensor();
+    // In the wide type: a half type would lose what later tiles add.
+    Tensor dhead = train_head ? at::zeros_like(w, w.options().dtype(wide)) : Tensor();
     const std::int64_t rows = tile_rows(w);
     for (std::int64_t begin = 0; begin < hidden.size(0); begin += rows) {
       const std::int64_t count = std::min(rows, hidden.size(0) - begin);
@@ -53,7 +52,8 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
       p.scatter_add_(1, t, at::empty_like(t, p.options()).fill_(-1.0));
       p = p.to(hidden.scalar_type());
       dhidden.narrow(0, begin, count).copy_(at::mm(p, w));
-      if (train_head) dhead.addmm_(p.t(), h);
+      if (train_head && w.scalar_type() == wide) dhead.addmm_(p.t(), h);
+      if (train_head && w.scalar_type() != wide) dhead.add_(at::mm(p.t(), h));
     }
     ctx->save_for_backward({dhidden, dhead});
     return sum;
@@ -77,16 +77,19 @@ Tensor cross_entropy_sum(const Tensor& hidden, const Tensor& head, const Tensor&
 
 TokenScores score_tokens(const Tensor& hidden, const Tensor& head, const Tensor& targets) {
   const Tensor w = head.to(hidden.scalar_type());
-  std::vector<Tensor> nll, correct;
+  const auto wide = reduce_type(hidden);
+  TokenScores scores{at::empty({hidden.size(0)}, hidden.options().dtype(wide).requires_grad(false)),
+                     at::empty({hidden.size(0)}, hidden.options().dtype(at::kBool).requires_grad(false))};
   const std::int64_t rows = tile_rows(w);
   for (std::int64_t begin = 0; begin < hidden.size(0); begin += rows) {
     const std::int64_t count = std::min(rows, hidden.size(0) - begin);
     const Tensor t = targets.narrow(0, begin, count);
-    const Tensor logits = at::mm(hidden.narrow(0, begin, count), w.t()).to(reduce_type(hidden));
-    nll.push_back(at::logsumexp(logits, {-1}) - logits.gather(1, t.unsqueeze(1)).squeeze(1));
-    correct.push_back(logits.argmax(-1).eq(t));
+    const Tensor logits = at::mm(hidden.narrow(0, begin, count), w.t()).to(wide);
+    const Tensor target_logits = logits.gather(1, t.unsqueeze(1)).squeeze(1);
+    scores.nll.narrow(0, begin, count).copy_(at::logsumexp(logits, {-1}) - target_logits);
+    scores.correct.narrow(0, begin, count).copy_(logits.argmax(-1).eq(t));
   }
-  return {at::cat(nll), at::cat(correct)};
+  return scores;
 }
 
 }  // namespace finetune

@@ -23,7 +23,7 @@ struct Generation {
 
 /// Continues every prompt through a key-value cache, a token of every unfinished sequence a pass. A prompt's result
 /// does not depend on the others. Stops early, with finish_reason "interrupted", when interrupt_signal() is set.
-/// Prompts must not be empty; throws Error(data) for one that leaves no room below max_position_embeddings.
+/// Prompts must not be empty; throws Error(data) for one that leaves no room below the model's longest_sequence().
 std::vector<Generation> generate(const CausalLM& model, const std::vector<std::vector<std::int32_t>>& prompts,
                                  const GenerateOptions& options);
 

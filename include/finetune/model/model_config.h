@@ -32,6 +32,10 @@ struct ModelConfig {
   RopeScaling rope_scaling;
   bool attention_bias = false, mlp_bias = false;
   bool tie_word_embeddings = false;
+
+  /// Tokens the model can read: max_position_embeddings, times the factor with dynamic rope scaling, whose purpose is
+  /// to go beyond it (the other scalings name the longer length in config.json).
+  std::int64_t longest_sequence() const;
 };
 
 /// Reads `config.json` of a Hugging Face folder, in either spelling (`rope_parameters`, or `rope_theta` with

@@ -1,0 +1,200 @@
+#include "finetune/nn/attention.h"
+
+#include "finetune/base/error.h"
+#include "nn/reference.h"
+
+#include <cmath>
+
+namespace finetune {
+namespace {
+
+using reference::expect_close;
+using reference::gradients;
+using reference::leaf;
+
+using Starts = std::vector<std::int64_t>;
+
+/// One sequence after the other, one head after the other, from the definition.
+Tensor plain_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Starts& starts,
+                       double scale) {
+  std::vector<Tensor> sequences;
+  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
+    const std::int64_t begin = starts[s], length = starts[s + 1] - begin;
+    const Tensor future = at::ones({length, length}, at::kBool).triu(1);
+    std::vector<Tensor> heads;
+    for (std::int64_t h = 0; h < q.size(1); ++h) {
+      const std::int64_t key_head = h / (q.size(1) / k.size(1));
+      const auto part = [&](const Tensor& x, std::int64_t head) {
+        return x.slice(0, begin, begin + length).select(1, head);
+      };
+      const Tensor scores = part(q, h).matmul(part(k, key_head).t()) * scale;
+      heads.push_back(scores.masked_fill(future, -INFINITY).softmax(-1).matmul(part(v, key_head)));
+    }
+    sequences.push_back(at::stack(heads, 1));
+  }
+  return at::cat(sequences, 0);
+}
+
+struct Shape {
+  const char* name;
+  std::int64_t heads, key_heads, head_dim;
+  Starts starts;
+};
+
+std::ostream& operator<<(std::ostream& out, const Shape& shape) { return out << shape.name; }
+
+class AttentionShapes : public ::testing::TestWithParam<Shape> {
+ protected:
+  Tensor input(std::int64_t heads, std::uint64_t seed, at::ScalarType dtype) const {
+    return leaf(
+        reference::random({GetParam().starts.back(), heads, GetParam().head_dim}, seed, dtype));
+  }
+
+  /// Forward and all gradients beside the reference in float64.
+  void check(at::ScalarType dtype, double tolerance) const {
+    const Shape& shape = GetParam();
+    const std::vector<Tensor> in = {input(shape.heads, 1, dtype), input(shape.key_heads, 2, dtype),
+                                    input(shape.key_heads, 3, dtype)};
+    std::vector<Tensor> wide;
+    for (const Tensor& x : in) wide.push_back(leaf(x.to(at::kDouble)));
+    const Tensor y = attention(in[0], in[1], in[2], shape.starts, 0.3);
+    const Tensor expected = plain_attention(wide[0], wide[1], wide[2], shape.starts, 0.3);
+    EXPECT_EQ(y.scalar_type(), dtype);
+    expect_close(y, expected, tolerance, "y");
+    const Tensor dy = reference::random(y.sizes().vec(), 4, dtype);
+    const auto grads = gradients(y, dy, in),
+               expected_grads = gradients(expected, dy.to(at::kDouble), wide);
+    const char* names[] = {"dq", "dk", "dv"};
+    for (int i = 0; i < 3; ++i) expect_close(grads[i], expected_grads[i], tolerance, names[i]);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(All, AttentionShapes,
+                         ::testing::Values(Shape{"one_sequence", 2, 2, 4, {0, 9}},
+                                           Shape{"one_token", 4, 2, 4, {0, 1}},
+                                           Shape{"ragged", 2, 2, 4, {0, 1, 6, 7, 15}},
+                                           Shape{"grouped", 6, 2, 8, {0, 1, 6, 7, 15}},
+                                           Shape{"one_key_head", 4, 1, 6, {0, 3, 4, 11}},
+                                           Shape{"longer_than_tiles", 4, 2, 8, {0, 700, 703}}),
+                         [](const auto& shape) { return shape.param.name; });
+
+TEST_P(AttentionShapes, MatchesTheReference) { check(at::kDouble, reference::kDoubleTolerance); }
+TEST_P(AttentionShapes, MatchesTheReferenceInFloat) {
+  check(at::kFloat, reference::kFloatTolerance);
+}
+TEST_P(AttentionShapes, MatchesTheReferenceInBfloat16) {
+  check(at::kBFloat16, reference::kBfloat16Tolerance);
+}
+
+TEST(Attention, SequenceAloneIsSequenceInCompany) {
+  const Starts starts = {0, 5, 6, 40};
+  const Tensor q = leaf(reference::random({40, 4, 8}, 1, at::kFloat)),
+               k = leaf(reference::random({40, 2, 8}, 2, at::kFloat));
+  const Tensor v = leaf(reference::random({40, 2, 8}, 3, at::kFloat)),
+               dy = reference::random({40, 4, 8}, 4, at::kFloat);
+  const Tensor together = attention(q, k, v, starts, 0.3);
+  const auto grads = gradients(together, dy, {q, k, v});
+  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
+    const auto part = [&](const Tensor& x) {
+      return x.detach().slice(0, starts[s], starts[s + 1]);
+    };
+    const std::vector<Tensor> in = {leaf(part(q)), leaf(part(k)), leaf(part(v))};
+    const Tensor alone = attention(in[0], in[1], in[2], Starts{0, starts[s + 1] - starts[s]}, 0.3);
+    EXPECT_TRUE(at::equal(alone.detach(), part(together))) << s;
+    const auto alone_grads = gradients(alone, part(dy), in);
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(at::equal(alone_grads[i], part(grads[i]))) << s;
+  }
+}
+
+TEST(Attention, ReadsViewsOfAFusedProjection) {
+  const Starts starts = {0, 4, 12};
+  const Tensor fused = leaf(reference::random({12, 8, 6}, 1)),
+               dy = reference::random({4, 12, 6}, 2).transpose(0, 1);
+  const Tensor q = fused.slice(1, 0, 4), k = fused.slice(1, 4, 6), v = fused.slice(1, 6, 8);
+  const Tensor y = attention(q, k, v, starts, 0.3),
+               expected = plain_attention(q, k, v, starts, 0.3);
+  expect_close(y, expected, reference::kDoubleTolerance, "y");
+  expect_close(gradients(y, dy, {fused})[0], gradients(expected, dy, {fused})[0],
+               reference::kDoubleTolerance, "dx");
+}
+
+TEST(Attention, GradientOfASum) {
+  const Starts starts = {0, 4, 12};
+  const Tensor q = leaf(reference::random({12, 4, 6}, 1)),
+               k = leaf(reference::random({12, 2, 6}, 2));
+  const Tensor v = leaf(reference::random({12, 2, 6}, 3));
+  const Tensor y = attention(q, k, v, starts, 0.3).sum(),
+               expected = plain_attention(q, k, v, starts, 0.3).sum();
+  const auto grads = gradients(y, at::ones_like(y), {q, k, v}),
+             expected_grads = gradients(expected, at::ones_like(y), {q, k, v});
+  for (std::size_t i = 0; i < 3; ++i)
+    expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, "gradient");
+}
+
+TEST(Attention, LargeScoresStayFinite) {
+  const Tensor q = leaf(at::full({4, 1, 2}, 300.0, at::kFloat)),
+               k = leaf(reference::random({4, 1, 2}, 1, at::kFloat).mul(300.0));
+  const Tensor v = leaf(reference::random({4, 1, 2}, 2, at::kFloat));
+  const Tensor y = attention(q, k, v, Starts{0, 4}, 1.0);
+  expect_close(
+      y, plain_attention(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), {0, 4}, 1.0),
+      reference::kFloatTolerance, "y");
+  for (const Tensor& grad : gradients(y, at::ones_like(y), {q, k, v}))
+    EXPECT_TRUE(grad.isfinite().all().item<bool>());
+}
+
+/// Feeds sequences to the cache: first `prompts[s]` tokens each, then one token a pass.
+class CachedRun {
+ public:
+  CachedRun(Tensor q, Tensor k, Tensor v, Starts starts)
+      : q_(std::move(q)), k_(std::move(k)), v_(std::move(v)), starts_(std::move(starts)) {
+    layer_.keys.resize(starts_.size() - 1);
+    layer_.values.resize(starts_.size() - 1);
+    lengths_.assign(starts_.size() - 1, 0);
+  }
+
+  /// The rows of the result for `counts[s]` new tokens of each sequence, with their places in the
+  /// full stream.
+  std::pair<Tensor, Tensor> pass(const Starts& counts) {
+    std::vector<std::int64_t> rows;
+    Starts starts = {0};
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+      for (std::int64_t i = 0; i < counts[s]; ++i) rows.push_back(starts_[s] + lengths_[s] + i);
+      starts.push_back(static_cast<std::int64_t>(rows.size()));
+    }
+    const Tensor places = at::tensor(rows, at::kLong);
+    const auto take = [&](const Tensor& x) { return x.index_select(0, places); };
+    const Tensor y = cached_attention(take(q_), take(k_), take(v_), starts, 0.3, layer_, lengths_);
+    for (std::size_t s = 0; s < counts.size(); ++s) lengths_[s] += counts[s];
+    return {y, places};
+  }
+
+ private:
+  Tensor q_, k_, v_;
+  Starts starts_;
+  LayerCache layer_;
+  std::vector<std::int64_t> lengths_;
+};
+
+TEST(CachedAttention, EqualsTheFullPass) {
+  const Starts starts = {0, 80, 160, 240}, prompts = {1, 7, 3};
+  const Tensor q = reference::random({240, 4, 8}, 1), k = reference::random({240, 2, 8}, 2),
+               v = reference::random({240, 2, 8}, 3);
+  const Tensor full = plain_attention(q, k, v, starts, 0.3);
+  CachedRun run(q, k, v, starts);
+  for (int i = 0; i < 72; ++i) {  // past the room of the first reservation
+    const auto [y, places] = run.pass(i == 0 ? prompts : Starts{1, 1, 1});
+    expect_close(y, full.index_select(0, places), reference::kDoubleTolerance,
+                 "pass " + std::to_string(i));
+  }
+}
+
+TEST(CachedAttention, RefusesSeveralTokensAfterTheFirstPass) {
+  const Tensor x = reference::random({10, 2, 4}, 1);
+  CachedRun run(x, x, x, {0, 10});
+  run.pass({3});
+  EXPECT_THROW(run.pass({2}), Error);
+}
+
+}  // namespace
+}  // namespace finetune

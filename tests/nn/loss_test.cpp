@@ -1,0 +1,157 @@
+#include "finetune/nn/loss.h"
+
+#include "nn/reference.h"
+
+namespace finetune {
+namespace {
+
+using reference::expect_close;
+using reference::gradients;
+using reference::leaf;
+
+/// Sum of -log softmax(hidden head^T)[target].
+Tensor plain_sum(const Tensor& hidden, const Tensor& head, const Tensor& targets) {
+  const Tensor logits = hidden.matmul(head.t());
+  return -logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).sum();
+}
+
+const Tensor kTargets = at::tensor({3, 0, 10, 3, 7}, at::kLong);
+
+TEST(CrossEntropySum, MatchesTheReference) {
+  const Tensor hidden = leaf(reference::random({5, 4}, 1)),
+               head = leaf(reference::random({11, 4}, 2));
+  const Tensor sum = cross_entropy_sum(hidden, head, kTargets),
+               expected = plain_sum(hidden, head, kTargets);
+  EXPECT_EQ(sum.dim(), 0);
+  expect_close(sum, expected, reference::kDoubleTolerance, "sum");
+  const Tensor factor = at::scalar_tensor(0.125, at::kDouble);  // the caller divides by a count
+  const auto grads = gradients(sum, factor, {hidden, head}),
+             expected_grads = gradients(expected, factor, {hidden, head});
+  expect_close(grads[0], expected_grads[0], reference::kDoubleTolerance, "dhidden");
+  expect_close(grads[1], expected_grads[1], reference::kDoubleTolerance, "dhead");
+}
+
+TEST(CrossEntropySum, FrozenHeadGetsNoGradient) {
+  const Tensor hidden = leaf(reference::random({5, 4}, 1)), head = reference::random({11, 4}, 2);
+  const auto grads =
+      gradients(cross_entropy_sum(hidden, head, kTargets), at::ones({}, at::kDouble), {hidden});
+  const auto expected =
+      gradients(plain_sum(hidden, head, kTargets), at::ones({}, at::kDouble), {hidden});
+  expect_close(grads[0], expected[0], reference::kDoubleTolerance, "dhidden");
+}
+
+TEST(CrossEntropySum, TrainedHeadBelowFrozenHiddenStates) {
+  const Tensor hidden = reference::random({5, 4}, 1), head = leaf(reference::random({11, 4}, 2));
+  const auto grads =
+      gradients(cross_entropy_sum(hidden, head, kTargets), at::ones({}, at::kDouble), {head});
+  const auto expected =
+      gradients(plain_sum(hidden, head, kTargets), at::ones({}, at::kDouble), {head});
+  expect_close(grads[0], expected[0], reference::kDoubleTolerance, "dhead");
+}
+
+TEST(CrossEntropySum, TilesAddUp) {
+  // A tile holds 16 Mi logits: 4 rows of this vocabulary, so 4 + 4 + 1. One row alone is one tile.
+  const std::int64_t vocabulary = 1 << 22, rows = 9;
+  const Tensor hidden = leaf(reference::random({rows, 2}, 1, at::kFloat)),
+               head = leaf(reference::random({vocabulary, 2}, 2, at::kFloat));
+  const Tensor targets = at::arange(rows, at::kLong).mul(vocabulary / rows);
+  const Tensor sum = cross_entropy_sum(hidden, head, targets);
+  const auto grads = gradients(sum, at::ones({}), {hidden, head});
+  Tensor expected = at::zeros({}, at::kDouble), expected_dhead = at::zeros({vocabulary, 2});
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const Tensor row = leaf(hidden.slice(0, i, i + 1));
+    const Tensor one = cross_entropy_sum(row, head, targets.slice(0, i, i + 1));
+    const auto one_grads = gradients(one, at::ones({}), {row, head});
+    expected.add_(one.detach());
+    expected_dhead.add_(one_grads[1]);
+    expect_close(grads[0].slice(0, i, i + 1), one_grads[0], reference::kFloatTolerance, "dhidden");
+  }
+  expect_close(sum, expected, 1e-6, "sum");
+  expect_close(grads[1], expected_dhead, 1e-6, "dhead");
+  const TokenScores scores = score_tokens(hidden.detach(), head.detach(), targets);
+  expect_close(scores.nll.sum(), expected, 1e-6, "nll");
+}
+
+TEST(CrossEntropySum, LargeLogitsStayFinite) {
+  const Tensor hidden = leaf(at::full({1, 1}, 1e4, at::kFloat)),
+               head = at::tensor({1.0, -1.0, 0.0}, at::kFloat).unsqueeze(1);
+  const Tensor sum = cross_entropy_sum(hidden, head, at::tensor({1}, at::kLong));
+  EXPECT_FLOAT_EQ(sum.item<float>(), 2e4F);
+  EXPECT_FLOAT_EQ(gradients(sum, at::ones({}), {hidden})[0].item<float>(), 2.0F);
+}
+
+TEST(CrossEntropySum, HalfTypesReduceInFloat) {
+  const Tensor hidden = leaf(reference::random({200, 16}, 1, at::kBFloat16)),
+               head = reference::random({64, 16}, 2, at::kBFloat16);
+  const Tensor targets = at::arange(200, at::kLong).remainder(64);
+  const Tensor sum = cross_entropy_sum(hidden, head, targets);
+  EXPECT_EQ(sum.scalar_type(), at::kFloat);
+  const Tensor wide = leaf(hidden.to(at::kDouble));
+  const Tensor expected = plain_sum(wide, head.to(at::kDouble), targets);
+  expect_close(sum / expected, at::ones({}), 1e-3,
+               "sum");  // a bfloat16 sum of 200 terms would be off by percents
+  const Tensor factor = at::scalar_tensor(1.0 / 200, at::kFloat);
+  const auto grads = gradients(sum, factor, {hidden});
+  EXPECT_EQ(grads[0].scalar_type(), at::kBFloat16);
+  expect_close(grads[0].mul(200), gradients(expected, at::ones({}, at::kDouble), {wide})[0],
+               reference::kBfloat16Tolerance, "dhidden");
+}
+
+TEST(CrossEntropySum, TrainedHeadInHalfTypesIsAFloatMaster) {
+  const Tensor hidden = leaf(reference::random({50, 16}, 1, at::kBFloat16)),
+               head = leaf(reference::random({64, 16}, 2, at::kFloat));
+  const Tensor targets = at::arange(50, at::kLong);
+  const auto grads = gradients(cross_entropy_sum(hidden, head, targets), at::ones({}), {head});
+  EXPECT_EQ(grads[0].scalar_type(), at::kFloat);
+  const Tensor wide = leaf(head.to(at::kDouble));
+  expect_close(grads[0],
+               gradients(plain_sum(hidden.to(at::kDouble), wide, targets),
+                         at::ones({}, at::kDouble), {wide})[0],
+               reference::kBfloat16Tolerance, "dhead");
+}
+
+TEST(CrossEntropySum, HeadGradientKeepsWhatLateTilesAdd) {
+  // 3 tiles of 4 rows that all want token 5: the first adds -1024 to its row, the others -3 each,
+  // which vanish in bfloat16's 8 bits.
+  Tensor hidden = at::full({12, 1}, 0.75, at::kBFloat16);
+  hidden.slice(0, 0, 4).fill_(256.0);
+  const Tensor head = leaf(at::zeros({1 << 22, 1}, at::kFloat)),
+               targets = at::full({12}, 5, at::kLong);
+  const auto grads = gradients(cross_entropy_sum(hidden, head, targets), at::ones({}), {head});
+  EXPECT_NEAR(grads[0][5].item<float>(), -1030.0F, 0.5F);
+}
+
+TEST(CrossEntropySum, NoRowsIsZero) {
+  const Tensor hidden = leaf(at::zeros({0, 4}, at::kDouble)),
+               head = leaf(reference::random({11, 4}, 2));
+  const Tensor none = at::empty({0}, at::kLong);
+  const Tensor sum = cross_entropy_sum(hidden, head, none);
+  EXPECT_EQ(sum.item<double>(), 0.0);
+  expect_close(gradients(sum, at::ones({}, at::kDouble), {head})[0],
+               at::zeros({11, 4}, at::kDouble), 0.0, "dhead");
+}
+
+TEST(ScoreTokens, NoRows) {
+  const TokenScores scores =
+      score_tokens(at::zeros({0, 4}), at::zeros({11, 4}), at::empty({0}, at::kLong));
+  EXPECT_EQ(scores.nll.sum().item<float>(), 0.0F);
+  EXPECT_EQ(scores.correct.numel(), 0);
+}
+
+TEST(ScoreTokens, GivesEveryTokensLossAndHit) {
+  const Tensor hidden = reference::random({5, 4}, 1), head = reference::random({11, 4}, 2);
+  const Tensor logits = hidden.matmul(head.t());
+  Tensor targets = kTargets.clone();
+  targets[1] = logits[1].argmax();  // one hit at least
+  const TokenScores scores = score_tokens(hidden, head, targets);
+  expect_close(scores.nll, -logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1),
+               reference::kDoubleTolerance, "nll");
+  EXPECT_EQ(scores.correct.scalar_type(), at::kBool);
+  EXPECT_TRUE(at::equal(scores.correct, logits.argmax(-1).eq(targets)));
+  EXPECT_TRUE(scores.correct[1].item<bool>());
+  expect_close(scores.nll.sum(), cross_entropy_sum(hidden, head, targets),
+               reference::kDoubleTolerance, "sum");
+}
+
+}  // namespace
+}  // namespace finetune
