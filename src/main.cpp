@@ -63,6 +63,12 @@ int main(int argc, char** argv) {
   } catch (const std::filesystem::filesystem_error& error) {
     return report(error.what(), kResource);
   } catch (const std::exception& error) {
-    return report((std::string("a defect of finetune: ") + error.what()).c_str(), kDefect);
+    // LibTorch's allocators have no exception type of their own on the CPU.
+    const std::string what = error.what();
+    if (what.find("allocate memory") != std::string::npos || what.find("out of memory") != std::string::npos) {
+      return report(("out of memory; try a smaller per_device_train_batch_size or max_length\n" + what.substr(0, what.find('\n'))).c_str(),
+                    kResource);
+    }
+    return report(("a defect of finetune: " + what).c_str(), kDefect);
   }
 }
