@@ -38,15 +38,6 @@ int usable_cores() {
   return std::min(allowed, quota_cores());
 }
 
-std::int64_t parameter_count(const CausalLM& model) {
-  std::int64_t count = model.embed_tokens.numel() + (model.tied() ? 0 : model.lm_head.numel()) + model.norm.numel();
-  for (const DecoderLayer& layer : model.layers) {
-    count += layer.input_layernorm.numel() + layer.post_attention_layernorm.numel();
-  }
-  for (const Linear* linear : model.linears()) count += linear->weight.in_features() * linear->weight.out_features();
-  return count;
-}
-
 }  // namespace
 
 CLI::App* add_verb(CLI::App& program, const std::string& name, const std::string& description,
@@ -102,7 +93,7 @@ CausalLM load_base(const Config& config, ModelUse use) {
   CausalLM model = load_model(config.model_name_or_path, options);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   log_info("model", "{}: {}, {} parameters, {} on {} ({})", config.model_name_or_path, model.config.model_type,
-           format_count(parameter_count(model)), dtype_name(options.dtype), options.device.str(), format_seconds(seconds));
+           format_count(model.parameter_count()), dtype_name(options.dtype), options.device.str(), format_seconds(seconds));
   return model;
 }
 

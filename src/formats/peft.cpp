@@ -65,7 +65,7 @@ PeftLoraConfig parse_config(const fs::path& path) {
     fail(ErrorKind::model, "{}: 'peft_type' is \"{}\"; this version reads LORA", path.string(), type);
   }
   for (const char* key : {"use_dora", "bias", "modules_to_save", "rank_pattern", "alpha_pattern",
-                          "fan_in_fan_out", "layer_replication", "target_parameters",
+                          "layer_replication", "target_parameters",
                           "trainable_token_indices", "lora_bias", "use_qalora", "alora_invocation_tokens"}) {
     if (!unused(config, key)) {
       fail(ErrorKind::model, "{}: '{}' is {}; this version does not compute it", path.string(), key,
@@ -79,6 +79,7 @@ PeftLoraConfig parse_config(const fs::path& path) {
   result.lora_alpha = field<double>(config, path, "lora_alpha", 8.0);
   result.lora_dropout = field<double>(config, path, "lora_dropout", 0.0);
   result.use_rslora = field<bool>(config, path, "use_rslora", false);
+  result.fan_in_fan_out = field<bool>(config, path, "fan_in_fan_out", false);
   if (result.r < 1) fail(ErrorKind::model, "{}: 'r' is {}; expected at least 1", path.string(), result.r);
   return result;
 }
@@ -141,7 +142,7 @@ std::string peft_config_json(const PeftLoraConfig& config) {
       {"auto_mapping", nullptr},
       {"base_model_name_or_path", config.base_model_name_or_path},
       {"bias", "none"},
-      {"fan_in_fan_out", false},
+      {"fan_in_fan_out", config.fan_in_fan_out},
       {"inference_mode", true},
       {"init_lora_weights", true},
       {"layers_pattern", nullptr},

@@ -5,7 +5,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -81,8 +80,7 @@ class Decoder {
     std::vector<std::int64_t> last(starts.begin() + 1, starts.end());
     for (std::int64_t& row : last) --row;
     const Tensor rows = hidden.index_select(0, at::tensor(last, at::kLong).to(model_.device));
-    const Tensor logits = at::mm(rows, model_.lm_head.to(rows.scalar_type()).t());
-    const Tensor best = logits.argmax(-1).cpu();
+    const Tensor best = head_logits(rows, model_.head()).argmax(-1).cpu();
     std::vector<std::size_t> kept;
     for (std::size_t s = 0; s < active_.size(); ++s) {
       Slot& slot = active_[s];

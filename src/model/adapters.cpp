@@ -28,11 +28,11 @@ bool named(const std::string& module, const std::string& wanted) {
   return module == wanted || module.ends_with("." + wanted);
 }
 
-bool selects(const ModuleSelector& selector, const std::string& module) {
+bool selects(const ModuleSelector& selector, const std::string& module, const ModelConfig& config) {
   switch (selector.kind) {
     case ModuleSelector::Kind::none: return false;
     case ModuleSelector::Kind::all_linear: return true;
-    case ModuleSelector::Kind::attention: return module.find(".self_attn.") != std::string::npos;
+    case ModuleSelector::Kind::attention: return module.find("." + config.names.attention + ".") != std::string::npos;
     case ModuleSelector::Kind::names:
       return std::any_of(selector.names.begin(), selector.names.end(),
                          [&](const std::string& name) { return named(module, name); });
@@ -44,9 +44,10 @@ bool selects(const ModuleSelector& selector, const std::string& module) {
 /// The kinds of linears there are, for messages.
 std::vector<std::string> linear_kinds(const CausalLM& model) {
   std::vector<std::string> kinds;
-  if (model.layers.empty()) return kinds;
-  const std::size_t per_layer = model.linears().size() / model.layers.size();
-  for (std::size_t i = 0; i < per_layer; ++i) kinds.push_back(last_part(model.linears()[i]->name));
+  for (const Linear* linear : model.linears()) {
+    const std::string kind = last_part(linear->name);
+    if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) kinds.push_back(kind);
+  }
   return kinds;
 }
 
@@ -67,9 +68,9 @@ void check_names(const CausalLM& model, const ModuleSelector& selector, const st
   if (!problems.empty()) throw Error(ErrorKind::config, join_problems(problems));
 }
 
-bool in_layers(const std::string& module, const std::vector<std::int64_t>& layers) {
+bool in_layers(const std::string& module, const std::vector<std::int64_t>& layers, const ModelConfig& config) {
   return layers.empty() || std::any_of(layers.begin(), layers.end(), [&](std::int64_t layer) {
-           return module.starts_with(fmt::format("model.layers.{}.", layer));
+           return module.starts_with(config.layer_prefix(layer));
          });
 }
 
@@ -84,8 +85,9 @@ std::vector<Linear*> select_linears(CausalLM& model, const Config& config) {
   }
   std::vector<Linear*> selected;
   for (Linear* linear : model.linears()) {
-    if (selects(config.target_modules, linear->name) && !selects(config.exclude_modules, linear->name) &&
-        in_layers(linear->name, config.layers_to_transform)) {
+    if (selects(config.target_modules, linear->name, model.config) &&
+        !selects(config.exclude_modules, linear->name, model.config) &&
+        in_layers(linear->name, config.layers_to_transform, model.config)) {
       selected.push_back(linear);
     }
   }
@@ -196,6 +198,7 @@ void attach_adapter(CausalLM& model, const PeftAdapter& adapter) {
 
 PeftLoraConfig lora_config_of(const CausalLM& model) {
   PeftLoraConfig config;
+  config.fan_in_fan_out = model.config.transposed_linears;
   std::set<std::string> full_names, suffixes;
   for (const Linear* linear : model.linears()) {
     if (!linear->lora) continue;

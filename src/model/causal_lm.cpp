@@ -1,71 +1,41 @@
 #include "finetune/model/causal_lm.h"
 
-#include "finetune/nn/functions.h"
+#include "finetune/base/error.h"
+#include "model/blocks.h"
 #include "model/rope.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
-
-#include <array>
-#include <cmath>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/tensor.h>
 
 namespace finetune {
 
-namespace {
-
-using LinearField = Linear DecoderLayer::*;
-constexpr std::array<LinearField, 7> kLinearFields = {
-    &DecoderLayer::q_proj,    &DecoderLayer::k_proj,  &DecoderLayer::v_proj,   &DecoderLayer::o_proj,
-    &DecoderLayer::gate_proj, &DecoderLayer::up_proj, &DecoderLayer::down_proj};
-
-struct Pass {
-  const ModelConfig& config;
-  std::span<const std::int64_t> starts;
-  const ForwardContext& context;
-  RopeAngles rope;
-  KvCache* cache;
-};
-
-Tensor attention_block(const DecoderLayer& layer, std::size_t index, const Tensor& x,
-                       const Pass& pass) {
-  const ModelConfig& config = pass.config;
-  const auto heads = [&](const Tensor& y, std::int64_t count) {
-    return y.view({-1, count, config.head_dim});
-  };
-  const Tensor q = apply_rope(heads(layer.q_proj.forward(x, pass.context), config.num_attention_heads),
-                              pass.rope.cos, pass.rope.sin);
-  const Tensor k = apply_rope(heads(layer.k_proj.forward(x, pass.context), config.num_key_value_heads),
-                              pass.rope.cos, pass.rope.sin);
-  const Tensor v = heads(layer.v_proj.forward(x, pass.context), config.num_key_value_heads);
-  const double scale = 1.0 / std::sqrt(static_cast<double>(config.head_dim));
-  const Tensor out = pass.cache == nullptr
-                         ? attention(q, k, v, pass.starts, scale)
-                         : cached_attention(q, k, v, pass.starts, scale,
-                                            pass.cache->layers[index], pass.cache->lengths);
-  return layer.o_proj.forward(out.flatten(1, 2), pass.context);
+Tensor CausalLM::embed(const Tensor& input_ids, std::span<const std::int64_t> starts, const KvCache* cache) const {
+  Tensor x = at::embedding(embed_tokens, input_ids).to(compute_dtype);
+  if (config.embedding_scale != 1.0) {  // rounded to the compute type first, as transformers does for Gemma
+    x = x * at::scalar_tensor(config.embedding_scale, x.options().requires_grad(false));
+  }
+  if (!embed_positions.defined()) return x;
+  std::vector<std::int64_t> positions;
+  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
+    const std::int64_t first = cache == nullptr ? 0 : cache->lengths[s];
+    for (std::int64_t i = 0; i < starts[s + 1] - starts[s]; ++i) positions.push_back(first + i);
+  }
+  return x + at::embedding(embed_positions, at::tensor(positions, at::kLong).to(device)).to(compute_dtype);
 }
-
-Tensor mlp_block(const DecoderLayer& layer, const Tensor& x, const Pass& pass) {
-  const Tensor gate = layer.gate_proj.forward(x, pass.context);
-  const Tensor up = layer.up_proj.forward(x, pass.context);
-  return layer.down_proj.forward(swiglu(gate, up), pass.context);
-}
-
-}  // namespace
 
 Tensor CausalLM::forward(const Tensor& input_ids, std::span<const std::int64_t> starts,
                          const ForwardContext& context, KvCache* cache) const {
   const std::span<const std::int64_t> first_positions =
       cache == nullptr ? std::span<const std::int64_t>() : cache->lengths;
-  const Pass pass{config, starts, context, rope_angles(config, starts, first_positions, device),
-                  cache};
-  Tensor x = at::embedding(embed_tokens, input_ids).to(compute_dtype);
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    const DecoderLayer& layer = layers[i];
-    x = x + attention_block(layer, i, rms_norm(x, layer.input_layernorm, config.rms_norm_eps), pass);
-    x = x + mlp_block(layer, rms_norm(x, layer.post_attention_layernorm, config.rms_norm_eps), pass);
+  Pass pass{config, starts, context, {}, cache};
+  for (const RopeConfig& rope : config.ropes) {
+    pass.ropes.push_back(rope_angles(rope, starts, first_positions, device));
   }
-  return rms_norm(x, norm, config.rms_norm_eps);
+  Tensor x = embed(input_ids, starts, cache);
+  for (std::size_t i = 0; i < layers.size(); ++i) x = layer_forward(layers[i], i, x, pass);
+  return norm.forward(x);
 }
 
 Tensor CausalLM::hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,
@@ -85,7 +55,7 @@ Tensor CausalLM::hidden_states(const Tensor& input_ids, std::span<const std::int
 std::vector<Linear*> CausalLM::linears() {
   std::vector<Linear*> all;
   for (DecoderLayer& layer : layers) {
-    for (const LinearField field : kLinearFields) all.push_back(&(layer.*field));
+    visit_linears(layer, [&](Linear& linear) { all.push_back(&linear); });
   }
   return all;
 }
@@ -93,9 +63,42 @@ std::vector<Linear*> CausalLM::linears() {
 std::vector<const Linear*> CausalLM::linears() const {
   std::vector<const Linear*> all;
   for (const DecoderLayer& layer : layers) {
-    for (const LinearField field : kLinearFields) all.push_back(&(layer.*field));
+    visit_linears(layer, [&](const Linear& linear) { all.push_back(&linear); });
   }
   return all;
+}
+
+void CausalLM::visit_other_tensors(
+    const std::function<void(const std::string& name, Tensor& tensor, bool decays)>& visit) {
+  const auto tensor = [&](const std::string& name, Tensor& value, bool decays) {
+    if (value.defined()) visit(name, value, decays);
+  };
+  const auto norm_tensors = [&](Norm& part) {
+    tensor(part.name + ".weight", part.weight, false);
+    tensor(part.name + ".bias", part.bias, false);
+  };
+  tensor(config.names.prefix + config.names.embeddings + ".weight", embed_tokens, true);
+  tensor(config.names.prefix + config.names.positions + ".weight", embed_positions, true);
+  for (DecoderLayer& layer : layers) {
+    for (Norm* part : {&layer.attention_norm, &layer.attention_out_norm, &layer.attention.q_norm,
+                       &layer.attention.k_norm, &layer.mlp_norm, &layer.mlp_out_norm}) {
+      norm_tensors(*part);
+    }
+  }
+  norm_tensors(norm);
+  tensor(head_name + ".weight", lm_head, true);
+  tensor(head_name + ".bias", lm_head_bias, false);
+}
+
+std::int64_t CausalLM::parameter_count() const {
+  std::int64_t count = 0;
+  for (const Linear* linear : linears()) {
+    count += linear->weight.dense().numel() + (linear->bias.defined() ? linear->bias.numel() : 0);
+  }
+  // Visiting hands out references to what training may replace; counting changes nothing.
+  const_cast<CausalLM*>(this)->visit_other_tensors(
+      [&](const std::string&, const Tensor& tensor, bool) { count += tensor.numel(); });
+  return count;
 }
 
 }  // namespace finetune

@@ -1,37 +1,12 @@
 #pragma once
 
-#include "finetune/base/error.h"
 #include "finetune/model/model_config.h"
-
-#include <nlohmann/json.hpp>
+#include "model/config_reader.h"
 
 #include <span>
+#include <string>
 
 namespace finetune {
-
-/// Checked reading of config.json: a field of the wrong type or range is Error(model) naming file and field.
-/// null counts as absent, as in transformers.
-class ConfigReader {
- public:
-  explicit ConfigReader(std::filesystem::path path);
-
-  const nlohmann::json* find(const std::string& key) const;
-  /// A whole number from 1 to 2^31.
-  std::int64_t size(const std::string& key, std::optional<std::int64_t> fallback = {}) const;
-  double number(const std::string& key, double fallback) const;
-  /// A number above 0.
-  double positive(const std::string& key, double fallback) const;
-  bool flag(const std::string& key, bool fallback) const;
-  std::string word(const std::string& key, const std::string& fallback) const;
-  /// The object under `key`, or an empty one.
-  ConfigReader section(const std::string& key) const;
-  [[noreturn]] void fail_field(const std::string& key, const std::string& found,
-                               const std::string& expected) const;
-
- private:
-  std::filesystem::path path_;
-  nlohmann::json values_;
-};
 
 /// One model family: its `model_type` and how its config.json becomes switches.
 struct Family {
@@ -40,7 +15,44 @@ struct Family {
 };
 std::span<const Family> families();
 
-/// Rotary fields in either spelling; needs config.max_position_embeddings.
-void read_rope(const ConfigReader& reader, ModelConfig& config);
+/// The fields that most families share: sizes, heads, RMSNorm, activation, tied embeddings, one set of rotary angles, and
+/// layers that are all alike. `head_dim` is what the family has where config.json is silent; 0: hidden_size / heads.
+ModelConfig read_common(const ConfigReader& reader, std::int64_t head_dim = 0);
+
+/// Layers that are all alike: full attention with 1/sqrt(head_dim), rotated by the first set of angles.
+std::vector<LayerConfig> plain_layers(const ModelConfig& config);
+
+/// Rotary angles from `rope_parameters`, or from `rope_theta` and `rope_scaling`.
+RopeConfig read_rope(const ConfigReader& reader, const ModelConfig& config, double theta = 10000.0,
+                     double partial_rotary_factor = 1.0);
+
+/// The same from an object that holds them; `reader` is the file's top level.
+RopeConfig read_rope_object(const ConfigReader& reader, const ConfigReader& rope, const ModelConfig& config, double theta,
+                            double partial_rotary_factor = 1.0);
+
+/// The activation under the first of `keys` that is there, else `fallback`.
+Activation read_activation(const ConfigReader& reader, std::initializer_list<const char*> keys, const std::string& fallback);
+
+/// `layer_types` of config.json, one of "full_attention" and "sliding_attention" a layer; empty where it is absent.
+std::vector<bool> read_sliding_layers(const ConfigReader& reader, const ModelConfig& config);
+
+// The families, by file.
+ModelConfig read_llama(const ConfigReader& reader);        // families.cpp
+ModelConfig read_mistral(const ConfigReader& reader);
+ModelConfig read_qwen2(const ConfigReader& reader);
+ModelConfig read_qwen3(const ConfigReader& reader);
+ModelConfig read_olmo2(const ConfigReader& reader);
+ModelConfig read_smollm3(const ConfigReader& reader);
+ModelConfig read_granite(const ConfigReader& reader);
+ModelConfig read_phi3(const ConfigReader& reader);
+ModelConfig read_gemma(const ConfigReader& reader);        // families_gemma.cpp
+ModelConfig read_gemma2(const ConfigReader& reader);
+ModelConfig read_gemma3_text(const ConfigReader& reader);
+ModelConfig read_gpt2(const ConfigReader& reader);         // families_gpt.cpp
+ModelConfig read_gpt_neox(const ConfigReader& reader);
+ModelConfig read_phi(const ConfigReader& reader);
+ModelConfig read_mixtral(const ConfigReader& reader);      // families_moe.cpp
+ModelConfig read_qwen2_moe(const ConfigReader& reader);
+ModelConfig read_qwen3_moe(const ConfigReader& reader);
 
 }  // namespace finetune

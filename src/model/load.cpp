@@ -4,9 +4,11 @@
 #include "finetune/base/log.h"
 #include "finetune/base/text.h"
 #include "finetune/formats/safetensors.h"
+#include "model/stored_names.h"
 
 #include <ATen/ops/equal.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -16,28 +18,22 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kEmbedding = "model.embed_tokens.weight";
-constexpr const char* kHead = "lm_head.weight";
-
-/// Tensors that older exports carry and nobody needs: tables that are computed from the configuration.
+/// Tensors that older exports carry and nobody needs: rotary tables and causal masks.
 bool harmless(const std::string& name) {
-  return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".attn.bias") ||
-         name.ends_with(".attn.masked_bias");
+  const char* endings[] = {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"};
+  return std::any_of(std::begin(endings), std::end(endings), [&](const char* ending) { return name.ends_with(ending); });
 }
 
 /// Takes tensors out of a folder by name and shape, and remembers every problem.
 class WeightTaker {
  public:
-  WeightTaker(const fs::path& folder, const LoadOptions& options)
-      : weights_(folder), options_(options), folder_(folder) {
-    // A bare decoder (LlamaModel) is saved without the "model." prefix.
-    prefix_missing_ = weights_.find(kEmbedding) == nullptr && weights_.find("embed_tokens.weight") != nullptr;
-  }
+  WeightTaker(const fs::path& folder, const ModelConfig& config, const LoadOptions& options)
+      : weights_(folder), names_(config, weights_), config_(config), options_(options), folder_(folder) {}
 
-  bool has(const std::string& name) const { return weights_.find(stored_name(name)) != nullptr; }
+  bool has(const std::string& name) const { return weights_.find(names_.stored(name)) != nullptr; }
 
   Tensor take(const std::string& name, const std::vector<std::int64_t>& shape) {
-    const std::string stored = stored_name(name);
+    const std::string stored = names_.stored(name);
     const TensorInfo* info = weights_.find(stored);
     if (info == nullptr) {
       missing_.push_back(fmt::format("missing: {} {}", stored, format_shape(shape)));
@@ -55,6 +51,21 @@ class WeightTaker {
       return {};
     }
     return weights_.tensor(stored).to(options_.device, options_.dtype);
+  }
+
+  Norm norm(const std::string& name, std::int64_t size) {
+    const bool layer = config_.norm == NormKind::layer;
+    return {name, config_.norm, config_.norm_eps, take(name + ".weight", {size}), layer ? take(name + ".bias", {size}) : Tensor()};
+  }
+
+  Linear linear(const std::string& name, std::int64_t out, std::int64_t in, bool bias) {
+    Linear linear;
+    linear.name = name;
+    const bool transposed = config_.stores_transposed(name + ".weight");
+    const Tensor weight = take(name + ".weight", transposed ? std::vector{in, out} : std::vector{out, in});
+    linear.weight = FrozenWeight(transposed && weight.defined() ? weight.t() : weight);
+    if (bias) linear.bias = take(name + ".bias", {out});
+    return linear;
   }
 
   /// Throws one Error with everything that is missing, misshapen, or extra.
@@ -76,59 +87,121 @@ class WeightTaker {
   }
 
  private:
-  std::string stored_name(const std::string& name) const {
-    if (!prefix_missing_ || !name.starts_with("model.")) return name;
-    return name.substr(6);
-  }
-
   WeightFolder weights_;
+  StoredNames names_;
+  const ModelConfig& config_;
   LoadOptions options_;
   fs::path folder_;
-  bool prefix_missing_ = false;
   std::set<std::string> taken_;
   std::vector<std::string> missing_, misshapen_;
 };
 
-void load_layer(DecoderLayer& layer, std::size_t index, const ModelConfig& config,
-                WeightTaker& weights) {
-  const std::string base = fmt::format("model.layers.{}.", index);
+AttentionBlock load_attention(const ModelConfig& config, const std::string& layer, WeightTaker& weights) {
+  const ParameterNames& names = config.names;
+  const std::string base = layer + names.attention + ".";
   const std::int64_t hidden = config.hidden_size;
-  const auto linear = [&](Linear& into, const std::string& name, std::int64_t out, std::int64_t in,
-                          bool bias) {
-    into.name = base + name;
-    into.weight = FrozenWeight(weights.take(into.name + ".weight", {out, in}));
-    if (bias) into.bias = weights.take(into.name + ".bias", {out});
-  };
   const std::int64_t queries = config.num_attention_heads * config.head_dim;
   const std::int64_t keys = config.num_key_value_heads * config.head_dim;
-  layer.input_layernorm = weights.take(base + "input_layernorm.weight", {hidden});
-  linear(layer.q_proj, "self_attn.q_proj", queries, hidden, config.attention_bias);
-  linear(layer.k_proj, "self_attn.k_proj", keys, hidden, config.attention_bias);
-  linear(layer.v_proj, "self_attn.v_proj", keys, hidden, config.attention_bias);
-  linear(layer.o_proj, "self_attn.o_proj", hidden, queries, config.attention_bias);
-  layer.post_attention_layernorm = weights.take(base + "post_attention_layernorm.weight", {hidden});
-  linear(layer.gate_proj, "mlp.gate_proj", config.intermediate_size, hidden, config.mlp_bias);
-  linear(layer.up_proj, "mlp.up_proj", config.intermediate_size, hidden, config.mlp_bias);
-  linear(layer.down_proj, "mlp.down_proj", hidden, config.intermediate_size, config.mlp_bias);
+  AttentionBlock block;
+  if (!names.qkv.empty()) {
+    block.qkv_proj = weights.linear(base + names.qkv, queries + 2 * keys, hidden, config.attention_bias);
+  } else {
+    block.q_proj = weights.linear(base + names.q, queries, hidden, config.attention_bias);
+    block.k_proj = weights.linear(base + names.k, keys, hidden, config.attention_bias);
+    block.v_proj = weights.linear(base + names.v, keys, hidden, config.attention_bias);
+  }
+  block.o_proj = weights.linear(base + names.o, hidden, queries, config.attention_out_bias);
+  if (config.qk_norm == ModelConfig::QkNorm::none) return block;
+  const bool all = config.qk_norm == ModelConfig::QkNorm::all_heads;
+  block.q_norm = weights.norm(base + names.q_norm, all ? queries : config.head_dim);
+  block.k_norm = weights.norm(base + names.k_norm, all ? keys : config.head_dim);
+  return block;
+}
+
+MlpBlock load_mlp(const ModelConfig& config, const std::string& base, WeightTaker& weights) {
+  const ParameterNames& names = config.names;
+  const std::int64_t hidden = config.hidden_size, inner = config.intermediate_size;
+  MlpBlock block;
+  if (!names.gate_up.empty()) {
+    block.gate_up_proj = weights.linear(base + names.gate_up, 2 * inner, hidden, config.mlp_bias);
+  } else {
+    if (!names.gate.empty()) block.gate_proj = weights.linear(base + names.gate, inner, hidden, config.mlp_bias);
+    block.up_proj = weights.linear(base + names.up, inner, hidden, config.mlp_bias);
+  }
+  block.down_proj = weights.linear(base + names.down, hidden, inner, config.mlp_bias);
+  return block;
+}
+
+MlpBlock load_expert(const ModelConfig& config, const std::string& base, std::int64_t inner, WeightTaker& weights) {
+  const ParameterNames& names = config.names;
+  MlpBlock expert;
+  expert.gate_proj = weights.linear(base + names.expert_gate, inner, config.hidden_size, false);
+  expert.up_proj = weights.linear(base + names.expert_up, inner, config.hidden_size, false);
+  expert.down_proj = weights.linear(base + names.expert_down, config.hidden_size, inner, false);
+  return expert;
+}
+
+MoeBlock load_experts(const ModelConfig& config, const std::string& layer, WeightTaker& weights) {
+  const ParameterNames& names = config.names;
+  const std::string base = layer + names.moe + ".";
+  MoeBlock block;
+  block.router = weights.linear(base + names.router, config.moe.num_experts, config.hidden_size, false);
+  for (std::int64_t e = 0; e < config.moe.num_experts; ++e) {
+    block.experts.push_back(load_expert(config, fmt::format("{}experts.{}.", base, e), config.moe.intermediate_size, weights));
+    if (!block.experts.back().down_proj.defined()) break;  // a hostile count: one problem is enough
+  }
+  if (names.shared_expert.empty()) return block;
+  block.shared_expert = load_expert(config, base + names.shared_expert + ".", config.moe.shared_intermediate_size, weights);
+  block.shared_expert_gate = weights.linear(base + names.shared_expert_gate, 1, config.hidden_size, false);
+  return block;
+}
+
+DecoderLayer load_layer(const ModelConfig& config, std::int64_t index, WeightTaker& weights) {
+  const ParameterNames& names = config.names;
+  const std::string base = config.layer_prefix(index);
+  const auto norm = [&](const std::string& name) {
+    return name.empty() ? Norm() : weights.norm(base + name, config.hidden_size);
+  };
+  DecoderLayer layer;
+  layer.attention_norm = norm(names.attention_norm);
+  layer.attention = load_attention(config, base, weights);
+  layer.attention_out_norm = norm(names.attention_out_norm);
+  layer.mlp_norm = norm(names.mlp_norm);
+  if (config.layers[static_cast<std::size_t>(index)].sparse) {
+    layer.moe = load_experts(config, base, weights);
+  } else {
+    layer.mlp = load_mlp(config, base + names.mlp + ".", weights);
+  }
+  layer.mlp_out_norm = norm(names.mlp_out_norm);
+  return layer;
 }
 
 /// Tied weights may be stored under either name, or under both.
 void load_embeddings(CausalLM& model, WeightTaker& weights) {
+  const ParameterNames& names = model.config.names;
   const std::vector<std::int64_t> shape = {model.config.vocab_size, model.config.hidden_size};
+  const auto stored = std::find_if(names.heads.begin(), names.heads.end(),
+                                   [&](const std::string& name) { return weights.has(name + ".weight"); });
+  model.head_name = stored == names.heads.end() ? names.heads.front() : *stored;
+  const std::string embedding = names.prefix + names.embeddings + ".weight", head = model.head_name + ".weight";
+  if (!names.positions.empty()) {
+    model.embed_positions = weights.take(names.prefix + names.positions + ".weight",
+                                         {model.config.max_position_embeddings, model.config.hidden_size});
+  }
+  if (model.config.head_bias) model.lm_head_bias = weights.take(model.head_name + ".bias", {model.config.vocab_size});
   if (!model.config.tie_word_embeddings) {
-    model.embed_tokens = weights.take(kEmbedding, shape);
-    model.lm_head = weights.take(kHead, shape);
+    model.embed_tokens = weights.take(embedding, shape);
+    model.lm_head = weights.take(head, shape);
     return;
   }
-  model.embed_tokens = weights.take(weights.has(kEmbedding) ? kEmbedding : kHead, shape);
-  model.lm_head = model.embed_tokens;
-  if (!weights.has(kEmbedding) || !weights.has(kHead)) return;
-  const Tensor head = weights.take(kHead, shape);
-  if (head.defined() && model.embed_tokens.defined() && !at::equal(head, model.embed_tokens)) {
+  model.embed_tokens = weights.take(weights.has(embedding) || !weights.has(head) ? embedding : head, shape);
+  if (!weights.has(embedding) || !weights.has(head)) return;
+  const Tensor own = weights.take(head, shape);
+  if (own.defined() && model.embed_tokens.defined() && !at::equal(own, model.embed_tokens)) {
     // As transformers does: two different stored tensors contradict the tie, and the tensors win.
-    log_warning("model", "config.json ties lm_head to the embeddings, but both are stored and differ; they "
-                         "are not tied. Set tie_word_embeddings to false in config.json.");
-    model.lm_head = head;
+    log_warning("model", "config.json ties {} to the embeddings, but both are stored and differ; they "
+                         "are not tied. Set tie_word_embeddings to false in config.json.", model.head_name);
+    model.lm_head = own;
     model.config.tie_word_embeddings = false;
   }
 }
@@ -140,18 +213,14 @@ CausalLM load_model(const fs::path& folder, const LoadOptions& options) {
   model.config = read_model_config(folder);
   model.compute_dtype = options.dtype;
   model.device = options.device;
-  WeightTaker weights(folder, options);
+  const ModelConfig config = model.config;  // loading the embeddings may untie the model's own copy
+  WeightTaker weights(folder, config, options);
   load_embeddings(model, weights);
-  model.norm = weights.take("model.norm.weight", {model.config.hidden_size});
-  for (std::int64_t i = 0; i < model.config.num_hidden_layers; ++i) {
-    if (i > 0 && !weights.has(fmt::format("model.layers.{}.input_layernorm.weight", i)) &&
-        !weights.has(fmt::format("model.layers.{}.self_attn.q_proj.weight", i))) {
-      // A hostile layer count must not fill memory with problems: one is enough.
-      DecoderLayer absent;
-      load_layer(absent, static_cast<std::size_t>(i), model.config, weights);
-      break;
-    }
-    load_layer(model.layers.emplace_back(), static_cast<std::size_t>(i), model.config, weights);
+  model.norm = weights.norm(config.names.prefix + config.names.final_norm, config.hidden_size);
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(config.layers.size()); ++i) {
+    model.layers.push_back(load_layer(config, i, weights));
+    // A hostile layer count must not fill memory with problems: one absent layer is enough.
+    if (!model.layers.back().attention.o_proj.defined()) break;
   }
   weights.finish();
   std::uint64_t index = 0;

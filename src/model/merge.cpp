@@ -31,19 +31,16 @@ Tensor update_of(const PeftAdapter& adapter, const PeftAdapter::Pair& pair) {
   return at::mm(pair.b.to(at::kFloat), pair.a.to(at::kFloat)).mul_(adapter.config.scaling());
 }
 
-void check_fits(const fs::path& base, const PeftAdapter& adapter) {
-  const WeightFolder weights(base);
-  const bool bare = weights.find("embed_tokens.weight") != nullptr;
+void check_fits(const fs::path& base, const std::map<std::string, Tensor>& weights, const PeftAdapter& adapter) {
   std::vector<std::string> problems;
   for (const auto& [module, pair] : adapter.modules) {
-    const std::string name = (bare && module.starts_with("model.") ? module.substr(6) : module) + std::string(kWeight);
-    const TensorInfo* info = weights.find(name);
+    const auto found = weights.find(module + std::string(kWeight));
     const std::vector<std::int64_t> shape = {pair.b.size(0), pair.a.size(1)};
-    if (info == nullptr) {
+    if (found == weights.end()) {
       problems.push_back(fmt::format("{}: this model has no such linear", module));
-    } else if (info->shape != shape) {
+    } else if (found->second.sizes().vec() != shape) {
       problems.push_back(fmt::format("{}: the model's weight is {}, the update of lora_A and lora_B is {}", module,
-                                     format_shape(info->shape), format_shape(shape)));
+                                     format_shape(found->second.sizes().vec()), format_shape(shape)));
     }
   }
   if (problems.empty()) return;
@@ -60,14 +57,13 @@ double half_ulp(at::ScalarType dtype) {
 /// Compares a reopened folder with base and adapter.
 class MergeCheck {
  public:
-  MergeCheck(const fs::path& base, const PeftAdapter& adapter, const fs::path& output)
-      : base_(base), merged_(output), adapter_(adapter), output_(output) {}
+  MergeCheck(std::map<std::string, Tensor> base, const PeftAdapter& adapter, const fs::path& output)
+      : base_(std::move(base)), merged_(read_model_tensors(output)), adapter_(adapter), output_(output) {}
 
   MergeReport run() {
-    const bool bare = base_.find("embed_tokens.weight") != nullptr;
-    for (const std::string& name : base_.names()) {
+    for (const auto& [name, tensor] : base_) {
       ++report_.tensors;
-      const PeftAdapter::Pair* pair = pair_of(adapter_, bare && name != "lm_head.weight" ? "model." + name : name);
+      const PeftAdapter::Pair* pair = pair_of(adapter_, name);
       if (pair != nullptr) {
         check_merged(name, *pair);
       } else {
@@ -80,15 +76,15 @@ class MergeCheck {
 
  private:
   void check_copied(const std::string& name) const {
-    const Tensor stored = merged_.tensor(name);
-    if (!at::equal(stored, base_.tensor(name).to(stored.scalar_type()))) wrong(name, "differs from the base");
+    const Tensor& stored = merged_.at(name);
+    if (!at::equal(stored, base_.at(name).to(stored.scalar_type()))) wrong(name, "differs from the base");
   }
 
   /// y = W' x against W x + s B (A x), which is what the live adapter computes. Rounding W' to its type may
   /// change y by half an ulp of |W'| |x|; summing in float32 by a little more.
   void check_merged(const std::string& name, const PeftAdapter::Pair& pair) {
     ++report_.merged;
-    const Tensor stored = merged_.tensor(name), weight = stored.to(at::kFloat), base = base_.tensor(name).to(at::kFloat);
+    const Tensor stored = merged_.at(name), weight = stored.to(at::kFloat), base = base_.at(name).to(at::kFloat);
     const Tensor x = at::empty({weight.size(1), kProbes}, at::kFloat).normal_(0.0, 1.0, at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{7}));
     const Tensor live = at::mm(base, x) +
                         at::mm(pair.b.to(at::kFloat), at::mm(pair.a.to(at::kFloat), x)) * adapter_.config.scaling();
@@ -107,7 +103,7 @@ class MergeCheck {
     fail(ErrorKind::internal, "{}: after merging, '{}' {}; do not use this folder", output_.string(), name, what);
   }
 
-  WeightFolder base_, merged_;
+  std::map<std::string, Tensor> base_, merged_;
   const PeftAdapter& adapter_;
   fs::path output_;
   MergeReport report_;
@@ -118,12 +114,13 @@ class MergeCheck {
 
 MergeReport merge_adapter(const fs::path& base, const PeftAdapter& adapter, const fs::path& output,
                           std::optional<at::ScalarType> dtype) {
-  check_fits(base, adapter);
+  std::map<std::string, Tensor> weights = read_model_tensors(base);
+  check_fits(base, weights, adapter);
   write_model_folder(base, output, dtype, [&](const std::string& name, const Tensor& stored) {
     const PeftAdapter::Pair* pair = pair_of(adapter, name);
     return pair == nullptr ? stored : stored.to(at::kFloat).add(update_of(adapter, *pair));
   });
-  return MergeCheck(base, adapter, output).run();
+  return MergeCheck(std::move(weights), adapter, output).run();
 }
 
 }  // namespace finetune

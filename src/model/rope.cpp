@@ -5,6 +5,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
@@ -36,14 +37,14 @@ Tensor llama3_frequencies(const RopeScaling& scaling, const Tensor& inv_freq) {
 }
 
 /// YaRN (arXiv 2309.00071): blends interpolated and original frequencies by how often a dimension turns.
-Tensor yarn_frequencies(const ModelConfig& config) {
-  const RopeScaling& scaling = config.rope_scaling;
-  const double dim = static_cast<double>(config.head_dim);
+Tensor yarn_frequencies(const RopeConfig& rope) {
+  const RopeScaling& scaling = rope.scaling;
+  const double dim = static_cast<double>(rope.rotary_dim);
   const auto correction = [&](double rotations) {
     return dim *
            std::log(static_cast<double>(scaling.original_max_position_embeddings) /
                     (rotations * 2.0 * std::numbers::pi)) /
-           (2.0 * std::log(config.rope_theta));
+           (2.0 * std::log(rope.theta));
   };
   double low = correction(scaling.beta_fast), high = correction(scaling.beta_slow);
   if (scaling.truncate) {
@@ -53,15 +54,28 @@ Tensor yarn_frequencies(const ModelConfig& config) {
   low = std::max(low, 0.0);
   high = std::min(high, dim - 1.0);
   if (low == high) high += 0.001;  // the ramp must not divide by zero
-  const Tensor ramp = at::arange(config.head_dim / 2, at::kFloat).sub(low).div(high - low).clamp(0, 1);
-  const Tensor frequencies = position_frequencies(config.rope_theta, config.head_dim);
+  const Tensor ramp = at::arange(rope.rotary_dim / 2, at::kFloat).sub(low).div(high - low).clamp(0, 1);
+  const Tensor frequencies = position_frequencies(rope.theta, rope.rotary_dim);
   const Tensor keep = 1.0 - ramp;
   return frequencies.mul(scaling.factor).reciprocal() * (1.0 - keep) + frequencies.reciprocal() * keep;
 }
 
+/// LongRoPE (arXiv 2402.13753): each frequency has a factor of its own, one set for rows of the original length.
+Tensor longrope_frequencies(const RopeConfig& rope, std::int64_t length) {
+  const RopeScaling& scaling = rope.scaling;
+  const bool is_long = length > scaling.original_max_position_embeddings;
+  const Tensor factors = at::tensor(is_long ? scaling.long_factor : scaling.short_factor, at::kFloat);
+  return (factors * position_frequencies(rope.theta, rope.rotary_dim)).reciprocal();
+}
+
 double attention_factor(const RopeScaling& scaling) {
-  if (scaling.type != RopeScaling::Type::yarn) return 1.0;
+  const bool yarn = scaling.type == RopeScaling::Type::yarn;
+  if (!yarn && scaling.type != RopeScaling::Type::longrope) return 1.0;
   if (scaling.attention_factor) return *scaling.attention_factor;
+  if (!yarn) {
+    const double original = static_cast<double>(scaling.original_max_position_embeddings);
+    return scaling.factor <= 1.0 ? 1.0 : std::sqrt(1.0 + std::log(scaling.factor) / std::log(original));
+  }
   const auto mscale = [&](double m) {
     return scaling.factor <= 1.0 ? 1.0 : 0.1 * m * std::log(scaling.factor) + 1.0;
   };
@@ -73,35 +87,35 @@ double attention_factor(const RopeScaling& scaling) {
 
 }  // namespace
 
-Tensor inverse_frequencies(const ModelConfig& config, std::int64_t length) {
-  const RopeScaling& scaling = config.rope_scaling;
-  double base = config.rope_theta;
-  if (scaling.type == RopeScaling::Type::yarn) return yarn_frequencies(config);
+Tensor inverse_frequencies(const RopeConfig& rope, std::int64_t length) {
+  const RopeScaling& scaling = rope.scaling;
+  if (scaling.type == RopeScaling::Type::yarn) return yarn_frequencies(rope);
+  if (scaling.type == RopeScaling::Type::longrope) return longrope_frequencies(rope, length);
+  double base = rope.theta;
   if (scaling.type == RopeScaling::Type::dynamic) {
-    const double dim = static_cast<double>(config.head_dim);
-    const double longest = static_cast<double>(config.max_position_embeddings);
+    const double dim = static_cast<double>(rope.rotary_dim);
+    const double longest = static_cast<double>(rope.max_position_embeddings);
     const double reach = std::max(static_cast<double>(length), longest);
     base *= std::pow(scaling.factor * reach / longest - (scaling.factor - 1.0), dim / (dim - 2.0));
   }
-  Tensor inv_freq = position_frequencies(base, config.head_dim).reciprocal();
+  Tensor inv_freq = position_frequencies(base, rope.rotary_dim).reciprocal();
   if (scaling.type == RopeScaling::Type::linear) inv_freq = inv_freq.div(scaling.factor);
   if (scaling.type == RopeScaling::Type::llama3) inv_freq = llama3_frequencies(scaling, inv_freq);
   return inv_freq;
 }
 
-RopeAngles rope_angles(const ModelConfig& config, std::span<const std::int64_t> starts,
+RopeAngles rope_angles(const RopeConfig& rope, std::span<const std::int64_t> starts,
                        std::span<const std::int64_t> first_positions, const at::Device& device) {
-  const bool by_length = config.rope_scaling.type == RopeScaling::Type::dynamic;
-  Tensor inv_freq = inverse_frequencies(config, 0);
+  Tensor inv_freq = inverse_frequencies(rope, 0);
   std::vector<Tensor> angles;
   for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
     const std::int64_t first = first_positions.empty() ? 0 : first_positions[s];
     const std::int64_t end = first + starts[s + 1] - starts[s];
-    if (by_length) inv_freq = inverse_frequencies(config, end);
+    if (rope.by_length()) inv_freq = inverse_frequencies(rope, end);
     angles.push_back(at::outer(at::arange(first, end, at::kLong).to(at::kFloat), inv_freq));
   }
   const Tensor all = at::cat(angles, 0).to(device);
-  const double factor = attention_factor(config.rope_scaling);
+  const double factor = attention_factor(rope.scaling);
   return {all.cos().mul_(factor), all.sin().mul_(factor)};
 }
 

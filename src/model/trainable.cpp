@@ -49,24 +49,11 @@ std::vector<TrainableParameter> lora_parameters(CausalLM& model) {
 
 std::vector<TrainableParameter> unfreeze(CausalLM& model, const std::string& pattern) {
   Unfreezer unfreezer(pattern);
-  const bool tied = model.tied();
-  unfreezer.take("model.embed_tokens.weight", model.embed_tokens, true);
-  for (std::size_t i = 0; i < model.layers.size(); ++i) {
-    DecoderLayer& layer = model.layers[i];
-    const std::string base = fmt::format("model.layers.{}.", i);
-    unfreezer.take(base + "input_layernorm.weight", layer.input_layernorm, false);
-    unfreezer.take(base + "post_attention_layernorm.weight", layer.post_attention_layernorm, false);
-  }
   for (Linear* linear : model.linears()) unfreezer.take_linear(*linear);
-  unfreezer.take("model.norm.weight", model.norm, false);
-  if (tied) {
-    model.lm_head = model.embed_tokens;
-  } else {
-    unfreezer.take("lm_head.weight", model.lm_head, true);
-  }
+  model.visit_other_tensors([&](const std::string& name, Tensor& tensor, bool decays) { unfreezer.take(name, tensor, decays); });
   if (unfreezer.list.empty()) {
     fail(ErrorKind::config, "trainable_modules: '{}' matches no parameter; names look like {}.weight", pattern,
-         model.linears().empty() ? "model.norm" : model.linears().front()->name);
+         model.linears().empty() ? model.norm.name : model.linears().front()->name);
   }
   return unfreezer.list;
 }

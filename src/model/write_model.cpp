@@ -3,8 +3,10 @@
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
 #include "finetune/formats/safetensors.h"
+#include "finetune/model/model_config.h"
 #include "finetune/model/placement.h"
 #include "finetune/text/tokenizer.h"
+#include "model/stored_names.h"
 
 #include <nlohmann/json.hpp>
 
@@ -19,12 +21,6 @@ constexpr const char* kIndexFile = "model.safetensors.index.json";
 
 /// Files beside weights and tokenizer that a model folder carries along.
 constexpr const char* kCompanions[] = {"generation_config.json"};
-
-/// The full name of a stored tensor: a bare decoder is saved without "model.".
-std::string full_name(const WeightFolder& weights, const std::string& stored) {
-  const bool bare = weights.find("embed_tokens.weight") != nullptr;
-  return bare && stored != "lm_head.weight" ? "model." + stored : stored;
-}
 
 /// The order of the data in the file, so that the copy lies as the original.
 std::vector<TensorPlan> plan_of(const SafetensorsFile& file, std::optional<at::ScalarType> dtype) {
@@ -71,11 +67,17 @@ void write_config(const fs::path& base, const fs::path& output, std::optional<at
 void write_model_folder(const fs::path& base, const fs::path& output, std::optional<at::ScalarType> dtype,
                         const ChangeTensor& change) {
   const WeightFolder weights(base);
+  const ModelConfig config = read_model_config(base);
+  const StoredNames names(config, weights);
   make_folder(output);
   std::uint64_t total_bytes = 0;
   for (const WeightFolder::Shard& shard : weights.shards()) {
     const auto produce = [&](const TensorPlan& plan) {
-      const Tensor result = change(full_name(weights, plan.name), shard.file.tensor(plan.name)).to(plan.dtype);
+      const std::string name = names.full(plan.name);
+      const bool transposed = config.stores_transposed(name);
+      const Tensor stored = shard.file.tensor(plan.name);
+      const Tensor changed = change(name, transposed ? stored.t() : stored).to(plan.dtype);
+      const Tensor result = (transposed ? changed.t() : changed).contiguous();
       total_bytes += result.nbytes();
       return result;
     };
@@ -87,6 +89,19 @@ void write_model_folder(const fs::path& base, const fs::path& output, std::optio
   }
   for (const fs::path& file : tokenizer_files(base)) copy_file_atomically(file, output / file.filename());
   write_config(base, output, dtype);
+}
+
+std::map<std::string, Tensor> read_model_tensors(const fs::path& folder) {
+  const WeightFolder weights(folder);
+  const ModelConfig config = read_model_config(folder);
+  const StoredNames names(config, weights);
+  std::map<std::string, Tensor> tensors;
+  for (const std::string& stored : weights.names()) {
+    const std::string name = names.full(stored);
+    const Tensor tensor = weights.tensor(stored);
+    tensors[name] = config.stores_transposed(name) ? tensor.t() : tensor;
+  }
+  return tensors;
 }
 
 }  // namespace finetune

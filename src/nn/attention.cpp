@@ -1,6 +1,7 @@
 #include "finetune/nn/attention.h"
 
 #include "finetune/base/error.h"
+#include "nn/block_attention.h"
 
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
@@ -11,6 +12,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <array>
 
 namespace finetune {
 
@@ -28,7 +30,6 @@ Tensor group_queries(const Tensor& q, std::int64_t key_heads) {
 Tensor expand_keys(const Tensor& k, std::int64_t groups) {
   return k.transpose(0, 1).unsqueeze(0).expand({groups, -1, -1, -1});
 }
-
 
 /// ATen's CPU kernel, sequence by sequence on strided views. Saves q, k, v, out and the log-sum-exp.
 class CpuAttention : public torch::autograd::Function<CpuAttention> {
@@ -102,17 +103,28 @@ void reserve(Tensor& buffer, std::int64_t used, std::int64_t needed, const Tenso
   buffer = larger;
 }
 
+/// True when the fused kernels, which know neither, give the same: no softcap, and every sequence within the window.
+bool is_plain(std::span<const std::int64_t> starts, const AttentionOptions& options) {
+  if (options.softcap > 0) return false;
+  if (options.window == 0) return true;
+  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
+    if (starts[s + 1] - starts[s] > options.window) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                 std::span<const std::int64_t> starts, double scale) {
-  if (!q.is_cpu()) return generic_attention(q, k, v, starts, scale);
+                 std::span<const std::int64_t> starts, const AttentionOptions& options) {
+  if (!is_plain(starts, options)) return block_attention(q, k, v, starts, options);
+  if (!q.is_cpu()) return generic_attention(q, k, v, starts, options.scale);
   return CpuAttention::apply(q, k, v, std::vector<std::int64_t>(starts.begin(), starts.end()),
-                             scale);
+                             options.scale);
 }
 
 Tensor cached_attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                        std::span<const std::int64_t> starts, double scale, LayerCache& layer,
+                        std::span<const std::int64_t> starts, const AttentionOptions& options, LayerCache& layer,
                         std::span<const std::int64_t> lengths) {
   Tensor out = at::empty_like(q, at::MemoryFormat::Contiguous);
   for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
@@ -123,12 +135,15 @@ Tensor cached_attention(const Tensor& q, const Tensor& k, const Tensor& v,
     reserve(layer.values[s], lengths[s], total, v);
     layer.keys[s].narrow(0, lengths[s], fresh).copy_(k.narrow(0, begin, fresh));
     layer.values[s].narrow(0, lengths[s], fresh).copy_(v.narrow(0, begin, fresh));
-    const auto heads_first = [](const Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
-    const Tensor o = at::scaled_dot_product_attention(
-        heads_first(q.narrow(0, begin, fresh)), heads_first(layer.keys[s].narrow(0, 0, total)),
-        heads_first(layer.values[s].narrow(0, 0, total)), {}, 0.0, fresh > 1, scale,
-        q.size(1) != k.size(1));
-    out.narrow(0, begin, fresh).copy_(o.squeeze(0).transpose(0, 1));
+    const Tensor query = q.narrow(0, begin, fresh);
+    if (fresh > 1) {
+      const std::array<std::int64_t, 2> whole = {0, fresh};
+      out.narrow(0, begin, fresh).copy_(attention(query, k.narrow(0, begin, fresh), v.narrow(0, begin, fresh), whole, options));
+      continue;
+    }
+    const std::int64_t seen = options.window > 0 ? std::min(options.window, total) : total;
+    const auto last = [&](const Tensor& held) { return held.narrow(0, total - seen, seen); };
+    out.narrow(0, begin, 1).copy_(attend_last(query, last(layer.keys[s]), last(layer.values[s]), options));
   }
   return out;
 }

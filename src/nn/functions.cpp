@@ -1,11 +1,15 @@
 #include "finetune/nn/functions.h"
 
+#include "finetune/base/error.h"
+
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
+#include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/silu_backward.h>
+#include <ATen/ops/threshold_backward.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace finetune {
@@ -15,61 +19,45 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/// float32 for the half types, else the type itself (double stays double in the reference tests).
-at::ScalarType accumulate_type(const Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+const char* gelu_form(Activation activation) { return activation == Activation::gelu_tanh ? "tanh" : "none"; }
+
+/// d loss / d x for y = activation(x)
+Tensor activation_backward(const Tensor& dy, const Tensor& x, Activation activation) {
+  switch (activation) {
+    case Activation::silu: return at::silu_backward(dy, x);
+    case Activation::relu: return at::threshold_backward(dy, x, 0.0);
+    case Activation::gelu:
+    case Activation::gelu_tanh: return at::gelu_backward(dy, x, gelu_form(activation));
+  }
+  FT_CHECK(false, "activation {}", static_cast<int>(activation));
 }
 
-class RmsNorm : public torch::autograd::Function<RmsNorm> {
+class Gated : public torch::autograd::Function<Gated> {
  public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, double eps) {
-    const Tensor wide = x.to(accumulate_type(x));
-    const Tensor rstd = wide.square().mean(-1, true).add_(eps).rsqrt_();  // [N, 1]
-    ctx->save_for_backward({x, weight, rstd});
-    return (wide * rstd).to(x.scalar_type()).mul(weight.to(x.scalar_type()));
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    const Tensor &x = saved[0], &weight = saved[1], &rstd = saved[2];
-    const auto type = accumulate_type(x);
-    const Tensor dy = grads[0].to(type);
-    const Tensor normalized = x.to(type) * rstd;
-    Tensor dweight;
-    if (ctx->needs_input_grad(1)) dweight = (dy * normalized).sum(0).to(weight.scalar_type());
-    Tensor dx;
-    if (ctx->needs_input_grad(0)) {
-      const Tensor g = dy * weight.to(type);
-      const Tensor mean = (g * normalized).mean(-1, true);
-      dx = g.sub_(normalized * mean).mul_(rstd).to(x.scalar_type());
-    }
-    return {dx, dweight, Tensor()};
-  }
-};
-
-class SwiGlu : public torch::autograd::Function<SwiGlu> {
- public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& gate, const Tensor& up) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& gate, const Tensor& up, std::int64_t activation) {
     ctx->save_for_backward({gate, up});
-    return at::silu(gate).mul_(up);
+    ctx->saved_data["activation"] = activation;
+    return activate(gate, static_cast<Activation>(activation)).mul_(up);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const Tensor &gate = saved[0], &up = saved[1], &dy = grads[0];
-    return {at::silu_backward(dy * up, gate), at::silu(gate).mul_(dy)};
+    const auto activation = static_cast<Activation>(ctx->saved_data["activation"].toInt());
+    return {activation_backward(dy * up, gate, activation), activate(gate, activation).mul_(dy), Tensor()};
   }
 };
 
-/// [x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin]
+/// [x1, x2, rest] -> [x1 cos - x2 sin, x2 cos + x1 sin, rest]
 Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin) {
-  const std::int64_t half = x.size(-1) / 2;
+  const std::int64_t half = cos.size(-1), rest = x.size(-1) - 2 * half;
   const Tensor x1 = x.narrow(-1, 0, half), x2 = x.narrow(-1, half, half);
-  const Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);  // [N, 1, D/2]
+  const Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);  // [N, 1, R/2]
   Tensor y = at::empty_like(x, at::MemoryFormat::Contiguous);
   Tensor y1 = y.narrow(-1, 0, half), y2 = y.narrow(-1, half, half);
   y1.copy_(x1).mul_(c).addcmul_(x2, s, -1.0);
   y2.copy_(x2).mul_(c).addcmul_(x1, s);
+  if (rest > 0) y.narrow(-1, 2 * half, rest).copy_(x.narrow(-1, 2 * half, rest));
   return y;
 }
 
@@ -89,11 +77,19 @@ class Rope : public torch::autograd::Function<Rope> {
 
 }  // namespace
 
-Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
-  return RmsNorm::apply(x, weight, eps);
+Tensor activate(const Tensor& x, Activation activation) {
+  switch (activation) {
+    case Activation::silu: return at::silu(x);
+    case Activation::relu: return at::relu(x);
+    case Activation::gelu:
+    case Activation::gelu_tanh: return at::gelu(x, gelu_form(activation));
+  }
+  FT_CHECK(false, "activation {}", static_cast<int>(activation));
 }
 
-Tensor swiglu(const Tensor& gate, const Tensor& up) { return SwiGlu::apply(gate, up); }
+Tensor gated(const Tensor& gate, const Tensor& up, Activation activation) {
+  return Gated::apply(gate, up, static_cast<std::int64_t>(activation));
+}
 
 Tensor apply_rope(const Tensor& x, const Tensor& cos, const Tensor& sin) {
   return Rope::apply(x, cos.to(x.scalar_type()), sin.to(x.scalar_type()));

@@ -5,7 +5,6 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -25,66 +24,82 @@ at::ScalarType reduce_type(const Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-std::int64_t tile_rows(const Tensor& head) {
-  return std::max<std::int64_t>(1, kTileElements / head.size(0));
+std::int64_t tile_rows(const Tensor& weight) {
+  return std::max<std::int64_t>(1, kTileElements / weight.size(0));
+}
+
+/// d loss / d (h W^T) from d loss / d logits, in place.
+Tensor through_scale_and_cap(Tensor gradient, const Tensor& logits, double scale, double softcap) {
+  if (softcap > 0) gradient.mul_(logits.div(softcap).square_().neg_().add_(1.0));
+  return scale == 1.0 ? gradient : gradient.mul_(scale);
 }
 
 class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
  public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& head,
-                        const Tensor& targets) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight, const std::optional<Tensor>& bias,
+                        const Tensor& targets, double scale, double softcap) {
     const auto wide = reduce_type(hidden);
-    const Tensor w = head.to(hidden.scalar_type());
-    const bool train_head = head.requires_grad();
+    const Head head{weight.to(hidden.scalar_type()), bias.value_or(Tensor()), scale, softcap};
+    const Tensor& w = head.weight;
     Tensor sum = at::zeros({}, hidden.options().dtype(wide));
     Tensor dhidden = at::empty_like(hidden);
     // In the wide type: a half type would lose what later tiles add.
-    Tensor dhead = train_head ? at::zeros_like(w, w.options().dtype(wide)) : Tensor();
+    Tensor dweight = weight.requires_grad() ? at::zeros_like(w, w.options().dtype(wide)) : Tensor();
+    Tensor dbias = bias && bias->requires_grad() ? at::zeros_like(*bias, bias->options().dtype(wide)) : Tensor();
     const std::int64_t rows = tile_rows(w);
     for (std::int64_t begin = 0; begin < hidden.size(0); begin += rows) {
       const std::int64_t count = std::min(rows, hidden.size(0) - begin);
       const Tensor h = hidden.narrow(0, begin, count);
       const Tensor t = targets.narrow(0, begin, count).unsqueeze(1);
-      Tensor logits = at::mm(h, w.t()).to(wide);  // [m, V]
+      Tensor logits = head_logits(h, head);  // [m, V]
       const Tensor lse = at::logsumexp(logits, {-1}, true);
       sum.add_(lse.sum() - logits.gather(1, t).sum());
-      Tensor p = logits.sub_(lse).exp_();  // becomes d loss / d logits
+      Tensor p = (softcap > 0 ? logits.sub(lse) : logits.sub_(lse)).exp_();  // becomes d loss / d logits
       p.scatter_add_(1, t, at::empty_like(t, p.options()).fill_(-1.0));
+      p = through_scale_and_cap(p, logits, scale, softcap);
+      if (dbias.defined()) dbias.add_(p.sum(0));
       p = p.to(hidden.scalar_type());
       dhidden.narrow(0, begin, count).copy_(at::mm(p, w));
-      if (train_head && w.scalar_type() == wide) dhead.addmm_(p.t(), h);
-      if (train_head && w.scalar_type() != wide) dhead.add_(at::mm(p.t(), h));
+      if (dweight.defined() && w.scalar_type() == wide) dweight.addmm_(p.t(), h);
+      if (dweight.defined() && w.scalar_type() != wide) dweight.add_(at::mm(p.t(), h));
     }
-    ctx->save_for_backward({dhidden, dhead});
+    ctx->save_for_backward({dhidden, dweight, dbias});
     return sum;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor& scale = grads[0];
-    const Tensor dhidden = saved[0].mul(scale.to(saved[0].scalar_type()));
-    Tensor dhead;
-    if (saved[1].defined()) dhead = saved[1].mul(scale.to(saved[1].scalar_type()));
-    return {dhidden, dhead, Tensor()};
+    const auto scaled = [&](const Tensor& gradient) {
+      return gradient.defined() ? gradient.mul(grads[0].to(gradient.scalar_type())) : Tensor();
+    };
+    return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), Tensor(), Tensor(), Tensor()};
   }
 };
 
 }  // namespace
 
-Tensor cross_entropy_sum(const Tensor& hidden, const Tensor& head, const Tensor& targets) {
-  return CrossEntropySum::apply(hidden, head, targets);
+Tensor head_logits(const Tensor& hidden, const Head& head) {
+  const auto wide = reduce_type(hidden);
+  Tensor logits = at::mm(hidden, head.weight.to(hidden.scalar_type()).t()).to(wide);
+  if (head.bias.defined()) logits.add_(head.bias.detach().to(wide));
+  if (head.scale != 1.0) logits.mul_(head.scale);
+  return head.softcap > 0 ? logits.div_(head.softcap).tanh_().mul_(head.softcap) : logits;
 }
 
-TokenScores score_tokens(const Tensor& hidden, const Tensor& head, const Tensor& targets) {
-  const Tensor w = head.to(hidden.scalar_type());
+Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& targets) {
+  const std::optional<Tensor> bias = head.bias.defined() ? std::optional(head.bias) : std::nullopt;
+  return CrossEntropySum::apply(hidden, head.weight, bias, targets, head.scale, head.softcap);
+}
+
+TokenScores score_tokens(const Tensor& hidden, const Head& head, const Tensor& targets) {
   const auto wide = reduce_type(hidden);
   TokenScores scores{at::empty({hidden.size(0)}, hidden.options().dtype(wide).requires_grad(false)),
                      at::empty({hidden.size(0)}, hidden.options().dtype(at::kBool).requires_grad(false))};
-  const std::int64_t rows = tile_rows(w);
+  const std::int64_t rows = tile_rows(head.weight);
   for (std::int64_t begin = 0; begin < hidden.size(0); begin += rows) {
     const std::int64_t count = std::min(rows, hidden.size(0) - begin);
     const Tensor t = targets.narrow(0, begin, count);
-    const Tensor logits = at::mm(hidden.narrow(0, begin, count), w.t()).to(wide);
+    const Tensor logits = head_logits(hidden.narrow(0, begin, count), head);
     const Tensor target_logits = logits.gather(1, t.unsqueeze(1)).squeeze(1);
     scores.nll.narrow(0, begin, count).copy_(at::logsumexp(logits, {-1}) - target_logits);
     scores.correct.narrow(0, begin, count).copy_(logits.argmax(-1).eq(t));

@@ -18,6 +18,10 @@ namespace fs = std::filesystem;
 Artifact::Artifact(Method method, const CausalLM& model, const FlatParameters& parameters, fs::path base)
     : method_(method), model_(model), parameters_(parameters), base_(std::move(base)) {}
 
+std::string Artifact::embeddings_name() const {
+  return model_.config.names.prefix + model_.config.names.embeddings + ".weight";
+}
+
 std::string Artifact::weights_file() const {
   return method_ == Method::full ? kModelWeightsFile : kAdapterWeightsFile;
 }
@@ -44,8 +48,8 @@ void Artifact::save_adapter(const fs::path& folder) const {
 void Artifact::save_model(const fs::path& folder, std::optional<at::ScalarType> dtype) const {
   const auto& trained = parameters_.by_name();
   write_model_folder(base_, folder, dtype, [&](const std::string& name, const Tensor& stored) {
-    const bool tied_head = name == "lm_head.weight" && model_.tied();
-    const auto found = trained.find(tied_head ? "model.embed_tokens.weight" : name);
+    const bool tied_head = model_.tied() && name == model_.head_name + ".weight";
+    const auto found = trained.find(tied_head ? embeddings_name() : name);
     return found == trained.end() ? stored : found->second.cpu();
   });
 }
@@ -54,10 +58,8 @@ void Artifact::load_exact(const fs::path& folder) const {
   const at::NoGradGuard no_grad;
   std::map<std::string, Tensor> saved;
   if (method_ == Method::full) {
-    const WeightFolder weights(folder);
-    const bool bare = weights.find("embed_tokens.weight") != nullptr;
-    for (const std::string& name : weights.names()) saved[bare && name != "lm_head.weight" ? "model." + name : name] = weights.tensor(name);
-    if (!saved.contains("model.embed_tokens.weight")) saved["model.embed_tokens.weight"] = saved["lm_head.weight"];
+    saved = read_model_tensors(folder);
+    if (!saved.contains(embeddings_name())) saved[embeddings_name()] = saved[model_.head_name + ".weight"];
   } else {
     for (const auto& [module, pair] : read_peft_adapter(folder).modules) {
       saved[module + ".lora_A.weight"] = pair.a;

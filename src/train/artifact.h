@@ -26,6 +26,7 @@ class Artifact {
   std::string weights_file() const;
 
  private:
+  std::string embeddings_name() const;
   void save_adapter(const std::filesystem::path& folder) const;
   void save_model(const std::filesystem::path& folder, std::optional<at::ScalarType> dtype) const;
 

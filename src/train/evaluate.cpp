@@ -25,7 +25,7 @@ EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t 
     const Batch batch = make_batch(dataset, indices).to(model.device);
     const Tensor hidden = model.hidden_states(batch.input_ids, batch.starts, ForwardContext{});
     const TokenScores scores =
-        score_tokens(hidden.index_select(0, batch.target_rows), model.lm_head, batch.targets);
+        score_tokens(hidden.index_select(0, batch.target_rows), model.head(), batch.targets);
     const Tensor nll = scores.nll.to(at::kDouble).cpu();
     correct += scores.correct.sum().item<std::int64_t>();
     std::int64_t row = 0;

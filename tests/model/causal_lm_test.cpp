@@ -230,7 +230,7 @@ TEST_F(CausalLMTest, NothingIsComputedBelowTheLowestAdapter) {
   for (Linear* linear : model.linears()) {
     if (linear->name.find("layers.0.") != std::string::npos) linear->lora.reset();
   }
-  model.layers[1].q_proj.lora.reset();
+  model.layers[1].attention.q_proj.lora.reset();
   EXPECT_TRUE(model.hidden_states(ids_, starts_, {}).requires_grad());
   for (Linear* linear : model.linears()) linear->lora.reset();
   EXPECT_FALSE(model.hidden_states(ids_, starts_, {}).requires_grad());

@@ -38,12 +38,12 @@ TEST_F(LoadModel, EveryTensorGoesToItsPlace) {
   const CausalLM model = load();
   EXPECT_TRUE(at::equal(model.embed_tokens, weights_.at(kEmbedding)));
   EXPECT_TRUE(at::equal(model.lm_head, weights_.at(kHead)));
-  EXPECT_TRUE(at::equal(model.norm, weights_.at("model.norm.weight")));
+  EXPECT_TRUE(at::equal(model.norm.weight, weights_.at("model.norm.weight")));
   EXPECT_FALSE(model.tied());
   ASSERT_EQ(model.layers.size(), 2U);
-  EXPECT_TRUE(at::equal(model.layers[1].input_layernorm,
+  EXPECT_TRUE(at::equal(model.layers[1].attention_norm.weight,
                         weights_.at("model.layers.1.input_layernorm.weight")));
-  EXPECT_TRUE(at::equal(model.layers[1].post_attention_layernorm,
+  EXPECT_TRUE(at::equal(model.layers[1].mlp_norm.weight,
                         weights_.at("model.layers.1.post_attention_layernorm.weight")));
   const auto linears = model.linears();
   ASSERT_EQ(linears.size(), 14U);
@@ -62,8 +62,8 @@ TEST_F(LoadModel, ConvertsToTheComputingType) {
   const CausalLM model = load({.dtype = at::kBFloat16});
   EXPECT_EQ(model.compute_dtype, at::kBFloat16);
   EXPECT_TRUE(at::equal(model.embed_tokens, weights_.at(kEmbedding).to(at::kBFloat16)));
-  EXPECT_EQ(model.layers[0].q_proj.weight.dense().scalar_type(), at::kBFloat16);
-  EXPECT_EQ(model.norm.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(model.layers[0].attention.q_proj.weight.dense().scalar_type(), at::kBFloat16);
+  EXPECT_EQ(model.norm.weight.scalar_type(), at::kBFloat16);
 }
 
 TEST_F(LoadModel, TiedUnderEitherNameOrBoth) {

@@ -47,9 +47,9 @@ TEST_F(ReadModelConfig, ReadsEveryField) {
   EXPECT_EQ(config.head_dim, 4);
   EXPECT_EQ(config.vocab_size, 17);
   EXPECT_EQ(config.max_position_embeddings, 64);
-  EXPECT_EQ(config.rms_norm_eps, 1e-5);
-  EXPECT_EQ(config.rope_theta, 100.0);
-  EXPECT_EQ(config.rope_scaling.type, RopeScaling::Type::none);
+  EXPECT_EQ(config.norm_eps, 1e-5);
+  EXPECT_EQ(config.ropes[0].theta, 100.0);
+  EXPECT_EQ(config.ropes[0].scaling.type, RopeScaling::Type::none);
   EXPECT_TRUE(config.attention_bias && config.mlp_bias && config.tie_word_embeddings);
 }
 
@@ -64,8 +64,8 @@ TEST_F(ReadModelConfig, AbsentAndNullFieldsHaveTransformersDefaults) {
   EXPECT_EQ(config.num_key_value_heads, 4);
   EXPECT_EQ(config.head_dim, 6);  // 24 / 4
   EXPECT_EQ(config.max_position_embeddings, 2048);
-  EXPECT_EQ(config.rms_norm_eps, 1e-6);
-  EXPECT_EQ(config.rope_theta, 10000.0);
+  EXPECT_EQ(config.norm_eps, 1e-6);
+  EXPECT_EQ(config.ropes[0].theta, 10000.0);
   EXPECT_FALSE(config.attention_bias || config.mlp_bias || config.tie_word_embeddings);
 }
 
@@ -84,7 +84,7 @@ TEST_F(ReadModelConfig, NamesFileFieldAndExpectation) {
   expect_error("head_dim", 5, "'head_dim' is 5; expected an even number");
   expect_error("rms_norm_eps", "1e-5", "'rms_norm_eps' is \"1e-5\"; expected a number");
   expect_error("tie_word_embeddings", 1, "'tie_word_embeddings' is 1; expected true or false");
-  expect_error("hidden_act", "gelu", "'hidden_act' is \"gelu\"; expected silu");
+  expect_error("hidden_act", "quick_gelu", "'hidden_act' is \"quick_gelu\"; expected silu, gelu");
 }
 
 TEST_F(ReadModelConfig, RefusesNumbersThatMakeNoModel) {
@@ -95,7 +95,8 @@ TEST_F(ReadModelConfig, RefusesNumbersThatMakeNoModel) {
 
 TEST_F(ReadModelConfig, UnknownFamily) {
   expect_error("model_type", "lama",
-               "'model_type' is \"lama\"; expected llama; did you mean 'llama'?");
+               "'model_type' is \"lama\"; expected llama, mistral, qwen2");
+  expect_error("model_type", "lama", "; did you mean 'llama'?");
   expect_error("model_type", "bert", "'model_type' is \"bert\"; expected llama");
   expect_error("model_type", nullptr, "'model_type' is \"\"");
 }
@@ -126,16 +127,16 @@ TEST_F(ReadModelConfig, RopeInEitherSpelling) {
   config_["rope_parameters"]["rope_theta"] = 100.0;
   const ModelConfig new_spelling = read();
   for (const ModelConfig& config : {old_spelling, new_spelling}) {
-    EXPECT_EQ(config.rope_theta, 100.0);
-    EXPECT_EQ(config.rope_scaling.type, RopeScaling::Type::llama3);
-    EXPECT_EQ(config.rope_scaling.factor, 8.0);
-    EXPECT_EQ(config.rope_scaling.low_freq_factor, 2.0);
-    EXPECT_EQ(config.rope_scaling.high_freq_factor, 5.0);
-    EXPECT_EQ(config.rope_scaling.original_max_position_embeddings, 16);
+    EXPECT_EQ(config.ropes[0].theta, 100.0);
+    EXPECT_EQ(config.ropes[0].scaling.type, RopeScaling::Type::llama3);
+    EXPECT_EQ(config.ropes[0].scaling.factor, 8.0);
+    EXPECT_EQ(config.ropes[0].scaling.low_freq_factor, 2.0);
+    EXPECT_EQ(config.ropes[0].scaling.high_freq_factor, 5.0);
+    EXPECT_EQ(config.ropes[0].scaling.original_max_position_embeddings, 16);
   }
   config_["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 7.0}};
-  EXPECT_EQ(read().rope_theta, 7.0);
-  EXPECT_EQ(read().rope_scaling.type, RopeScaling::Type::none);
+  EXPECT_EQ(read().ropes[0].theta, 7.0);
+  EXPECT_EQ(read().ropes[0].scaling.type, RopeScaling::Type::none);
 }
 
 TEST_F(ReadModelConfig, YarnFields) {
@@ -143,7 +144,7 @@ TEST_F(ReadModelConfig, YarnFields) {
                              {"beta_fast", 24},  {"beta_slow", 2},
                              {"mscale", 0.7},    {"mscale_all_dim", 0.5},
                              {"truncate", false}};
-  RopeScaling scaling = read().rope_scaling;
+  RopeScaling scaling = read().ropes[0].scaling;
   EXPECT_EQ(scaling.type, RopeScaling::Type::yarn);
   EXPECT_EQ(scaling.factor, 4.0);  // 64 / 16
   EXPECT_EQ(scaling.beta_fast, 24.0);
@@ -154,14 +155,16 @@ TEST_F(ReadModelConfig, YarnFields) {
   EXPECT_FALSE(scaling.truncate);
   config_["rope_scaling"]["factor"] = 2.0;
   config_["rope_scaling"]["attention_factor"] = 1.25;
-  scaling = read().rope_scaling;
+  scaling = read().ropes[0].scaling;
   EXPECT_EQ(scaling.factor, 2.0);
   EXPECT_EQ(scaling.attention_factor, 1.25);
 }
 
 TEST_F(ReadModelConfig, RopeErrors) {
-  expect_error("rope_scaling", {{"rope_type", "su"}, {"factor", 2.0}},
-               "'rope_type' is \"su\"; expected default, linear, dynamic, llama3 or yarn");
+  expect_error("rope_scaling", {{"rope_type", "ntk"}, {"factor", 2.0}},
+               "'rope_type' is \"ntk\"; expected default, linear, dynamic, llama3, yarn or longrope");
+  expect_error("rope_scaling", {{"rope_type", "longrope"}, {"factor", 2.0}, {"short_factor", {1.0, 2.0}}, {"long_factor", {1.0}}},
+               "'long_factor' holds 1 numbers; expected one for each pair of rotated values, 2");
   expect_error("rope_scaling", {{"type", "linear"}}, "'factor' is missing or not positive");
   expect_error("rope_scaling", {{"type", "linear"}, {"factor", 0}},
                "'factor' is missing or not positive");
@@ -173,6 +176,42 @@ TEST_F(ReadModelConfig, RopeErrors) {
       "rope_scaling",
       {{"type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 4.0}, {"high_freq_factor", 4.0}},
       "'high_freq_factor' is 4; expected a number above low_freq_factor (4)");
+}
+
+TEST_F(ReadModelConfig, TextPartOfAModelOfSeveralInputs) {
+  config_ = {{"model_type", "gemma3"}, {"text_config", {{"model_type", "gemma3_text"}}}, {"vision_config", json::object()}};
+  const std::string message = error_of([&] { read(); });
+  EXPECT_TRUE(contains(message, "whose text part is \"gemma3_text\"") && contains(message, "not loaded in this version")) << message;
+}
+
+TEST_F(ReadModelConfig, LayersOfTheirOwnKinds) {
+  config_["model_type"] = "qwen2";
+  config_["num_hidden_layers"] = 4;
+  config_["use_sliding_window"] = true;
+  config_["sliding_window"] = 8;
+  config_["max_window_layers"] = 3;
+  ModelConfig config = read();
+  EXPECT_EQ(config.layers[2].window, 0);
+  EXPECT_EQ(config.layers[3].window, 8);
+  config_["layer_types"] = {"sliding_attention", "full_attention", "full_attention", "full_attention"};
+  config = read();
+  EXPECT_EQ(config.layers[0].window, 8);
+  EXPECT_EQ(config.layers[3].window, 0);
+  expect_error("layer_types", {"full_attention"}, "'layer_types' holds 1 entries; expected one for each of the 4 layers");
+  expect_error("layer_types", {"a", "b", "c", "d"}, "'layer_types' holds \"a\"");
+}
+
+TEST_F(ReadModelConfig, BothSpellingsOfTheExpertCount) {
+  config_["model_type"] = "mixtral";
+  config_["num_local_experts"] = 6;
+  EXPECT_EQ(read().moe.num_experts, 6);
+  config_.erase("num_local_experts");
+  config_["num_experts"] = 5;
+  EXPECT_EQ(read().moe.num_experts, 5);
+  EXPECT_EQ(read().moe.aux_loss_coef, 0.0);
+  config_["output_router_logits"] = true;
+  EXPECT_EQ(read().moe.aux_loss_coef, 0.001);
+  expect_error("num_experts_per_tok", 9, "'num_experts_per_tok' is 9; expected at most the number of experts (5)");
 }
 
 }  // namespace

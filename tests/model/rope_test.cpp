@@ -15,14 +15,14 @@ namespace {
 /// The program computes in float32 as transformers does; the formulas below are in double.
 constexpr double kRelative = 2e-6;
 
-ModelConfig make_config(RopeScaling::Type type) {
-  ModelConfig config;
-  config.head_dim = 16;
-  config.rope_theta = 10000.0;
+RopeConfig make_config(RopeScaling::Type type) {
+  RopeConfig config;
+  config.rotary_dim = 16;
+  config.theta = 10000.0;
   config.max_position_embeddings = 128;
-  config.rope_scaling.type = type;
-  config.rope_scaling.factor = 4.0;
-  config.rope_scaling.original_max_position_embeddings = 32;
+  config.scaling.type = type;
+  config.scaling.factor = 4.0;
+  config.scaling.original_max_position_embeddings = 32;
   return config;
 }
 
@@ -50,7 +50,7 @@ TEST(InverseFrequencies, Linear) {
 }
 
 TEST(InverseFrequencies, DynamicGrowsWithTheLengthBeyondTheModels) {
-  const ModelConfig config = make_config(RopeScaling::Type::dynamic);
+  const RopeConfig config = make_config(RopeScaling::Type::dynamic);
   for (const double length : {1.0, 128.0, 300.0}) {
     const double reach = std::max(length, 128.0);
     const double theta = 10000.0 * std::pow(4.0 * reach / 128.0 - 3.0, 16.0 / 14.0);
@@ -61,10 +61,10 @@ TEST(InverseFrequencies, DynamicGrowsWithTheLengthBeyondTheModels) {
 }
 
 TEST(InverseFrequencies, Llama3KeepsShortDividesLongAndBlendsBetween) {
-  ModelConfig config = make_config(RopeScaling::Type::llama3);
-  config.rope_scaling.low_freq_factor = 1.0;
-  config.rope_scaling.high_freq_factor = 4.0;
-  config.rope_scaling.original_max_position_embeddings = 256;
+  RopeConfig config = make_config(RopeScaling::Type::llama3);
+  config.scaling.low_freq_factor = 1.0;
+  config.scaling.high_freq_factor = 4.0;
+  config.scaling.original_max_position_embeddings = 256;
   std::vector<double> expected;
   int kept = 0, divided = 0, blended = 0;
   for (int i = 0; i < 8; ++i) {
@@ -109,18 +109,18 @@ std::vector<double> yarn_reference(double theta, double original, double factor,
 }
 
 TEST(InverseFrequencies, Yarn) {
-  ModelConfig config = make_config(RopeScaling::Type::yarn);
-  config.rope_scaling.original_max_position_embeddings = 4096;
+  RopeConfig config = make_config(RopeScaling::Type::yarn);
+  config.scaling.original_max_position_embeddings = 4096;
   const auto expected = yarn_reference(10000.0, 4096.0, 4.0, true);
   EXPECT_EQ(expected.front(), 1.0);                                        // kept
   EXPECT_NEAR(expected.back() * 4.0, plain_frequency(10000.0, 7), 1e-12);  // divided
   expect_frequencies(inverse_frequencies(config, 10), expected);
-  config.rope_scaling.truncate = false;
+  config.scaling.truncate = false;
   expect_frequencies(inverse_frequencies(config, 10), yarn_reference(10000.0, 4096.0, 4.0, false));
 }
 
 TEST(RopeAngles, PositionsStartAnewWithEverySequence) {
-  const ModelConfig config = make_config(RopeScaling::Type::none);
+  const RopeConfig config = make_config(RopeScaling::Type::none);
   const std::vector<std::int64_t> starts = {0, 3, 4, 8};
   const RopeAngles angles = rope_angles(config, starts, {}, at::kCPU);
   const double positions[] = {0, 1, 2, 0, 0, 1, 2, 3};
@@ -135,7 +135,7 @@ TEST(RopeAngles, PositionsStartAnewWithEverySequence) {
 }
 
 TEST(RopeAngles, GenerationContinuesAtItsPosition) {
-  const ModelConfig config = make_config(RopeScaling::Type::llama3);
+  const RopeConfig config = make_config(RopeScaling::Type::llama3);
   const std::vector<std::int64_t> whole = {0, 30}, starts = {0, 1, 3}, first = {29, 7};
   const RopeAngles all = rope_angles(config, whole, {}, at::kCPU),
                    some = rope_angles(config, starts, first, at::kCPU);
@@ -144,7 +144,7 @@ TEST(RopeAngles, GenerationContinuesAtItsPosition) {
 }
 
 TEST(RopeAngles, DynamicUsesEachSequencesOwnLength) {
-  const ModelConfig config = make_config(RopeScaling::Type::dynamic);
+  const RopeConfig config = make_config(RopeScaling::Type::dynamic);
   const std::vector<std::int64_t> starts = {0, 200, 205};
   const RopeAngles together = rope_angles(config, starts, {}, at::kCPU);
   const std::vector<std::int64_t> first = {0, 200}, second = {0, 5};
@@ -156,23 +156,23 @@ TEST(RopeAngles, DynamicUsesEachSequencesOwnLength) {
 }
 
 /// cos at position 0 is the factor itself.
-double factor_of(const ModelConfig& config) {
+double factor_of(const RopeConfig& config) {
   const std::vector<std::int64_t> starts = {0, 1};
   return rope_angles(config, starts, {}, at::kCPU).cos[0][0].item<double>();
 }
 
 TEST(RopeAngles, YarnScalesAttention) {
-  ModelConfig config = make_config(RopeScaling::Type::yarn);
+  RopeConfig config = make_config(RopeScaling::Type::yarn);
   EXPECT_NEAR(factor_of(config), 0.1 * std::log(4.0) + 1.0, 1e-6);
-  config.rope_scaling.mscale = 0.7;
+  config.scaling.mscale = 0.7;
   EXPECT_NEAR(factor_of(config), 0.1 * std::log(4.0) + 1.0,
               1e-6);  // one of the two alone says nothing
-  config.rope_scaling.mscale_all_dim = 0.4;
+  config.scaling.mscale_all_dim = 0.4;
   EXPECT_NEAR(factor_of(config), (0.07 * std::log(4.0) + 1.0) / (0.04 * std::log(4.0) + 1.0), 1e-6);
-  config.rope_scaling.attention_factor = 1.5;
+  config.scaling.attention_factor = 1.5;
   EXPECT_NEAR(factor_of(config), 1.5, 1e-6);
   config = make_config(RopeScaling::Type::yarn);
-  config.rope_scaling.factor = 0.5;
+  config.scaling.factor = 0.5;
   EXPECT_NEAR(factor_of(config), 1.0, 1e-6);
   EXPECT_NEAR(factor_of(make_config(RopeScaling::Type::llama3)), 1.0, 1e-6);
 }

@@ -16,19 +16,21 @@ using Starts = std::vector<std::int64_t>;
 
 /// One sequence after the other, one head after the other, from the definition.
 Tensor plain_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Starts& starts,
-                       double scale) {
+                       const AttentionOptions& options) {
   std::vector<Tensor> sequences;
   for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
     const std::int64_t begin = starts[s], length = starts[s + 1] - begin;
-    const Tensor future = at::ones({length, length}, at::kBool).triu(1);
+    Tensor hidden = at::ones({length, length}, at::kBool).triu(1);
+    if (options.window > 0) hidden = hidden.logical_or(at::ones({length, length}, at::kBool).tril(-options.window));
     std::vector<Tensor> heads;
     for (std::int64_t h = 0; h < q.size(1); ++h) {
       const std::int64_t key_head = h / (q.size(1) / k.size(1));
       const auto part = [&](const Tensor& x, std::int64_t head) {
         return x.slice(0, begin, begin + length).select(1, head);
       };
-      const Tensor scores = part(q, h).matmul(part(k, key_head).t()) * scale;
-      heads.push_back(scores.masked_fill(future, -INFINITY).softmax(-1).matmul(part(v, key_head)));
+      Tensor scores = part(q, h).matmul(part(k, key_head).t()) * options.scale;
+      if (options.softcap > 0) scores = (scores / options.softcap).tanh() * options.softcap;
+      heads.push_back(scores.masked_fill(hidden, -INFINITY).softmax(-1).matmul(part(v, key_head)));
     }
     sequences.push_back(at::stack(heads, 1));
   }
@@ -57,8 +59,8 @@ class AttentionShapes : public ::testing::TestWithParam<Shape> {
                                     input(shape.key_heads, 3, dtype)};
     std::vector<Tensor> wide;
     for (const Tensor& x : in) wide.push_back(leaf(x.to(at::kDouble)));
-    const Tensor y = attention(in[0], in[1], in[2], shape.starts, 0.3);
-    const Tensor expected = plain_attention(wide[0], wide[1], wide[2], shape.starts, 0.3);
+    const Tensor y = attention(in[0], in[1], in[2], shape.starts, {0.3});
+    const Tensor expected = plain_attention(wide[0], wide[1], wide[2], shape.starts, {0.3});
     EXPECT_EQ(y.scalar_type(), dtype);
     expect_close(y, expected, tolerance, "y");
     const Tensor dy = reference::random(y.sizes().vec(), 4, dtype);
@@ -92,14 +94,14 @@ TEST(Attention, SequenceAloneIsSequenceInCompany) {
                k = leaf(reference::random({40, 2, 8}, 2, at::kFloat));
   const Tensor v = leaf(reference::random({40, 2, 8}, 3, at::kFloat)),
                dy = reference::random({40, 4, 8}, 4, at::kFloat);
-  const Tensor together = attention(q, k, v, starts, 0.3);
+  const Tensor together = attention(q, k, v, starts, {0.3});
   const auto grads = gradients(together, dy, {q, k, v});
   for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
     const auto part = [&](const Tensor& x) {
       return x.detach().slice(0, starts[s], starts[s + 1]);
     };
     const std::vector<Tensor> in = {leaf(part(q)), leaf(part(k)), leaf(part(v))};
-    const Tensor alone = attention(in[0], in[1], in[2], Starts{0, starts[s + 1] - starts[s]}, 0.3);
+    const Tensor alone = attention(in[0], in[1], in[2], Starts{0, starts[s + 1] - starts[s]}, {0.3});
     EXPECT_TRUE(at::equal(alone.detach(), part(together))) << s;
     const auto alone_grads = gradients(alone, part(dy), in);
     for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(at::equal(alone_grads[i], part(grads[i]))) << s;
@@ -111,8 +113,8 @@ TEST(Attention, ReadsViewsOfAFusedProjection) {
   const Tensor fused = leaf(reference::random({12, 8, 6}, 1)),
                dy = reference::random({4, 12, 6}, 2).transpose(0, 1);
   const Tensor q = fused.slice(1, 0, 4), k = fused.slice(1, 4, 6), v = fused.slice(1, 6, 8);
-  const Tensor y = attention(q, k, v, starts, 0.3),
-               expected = plain_attention(q, k, v, starts, 0.3);
+  const Tensor y = attention(q, k, v, starts, {0.3}),
+               expected = plain_attention(q, k, v, starts, {0.3});
   expect_close(y, expected, reference::kDoubleTolerance, "y");
   expect_close(gradients(y, dy, {fused})[0], gradients(expected, dy, {fused})[0],
                reference::kDoubleTolerance, "dx");
@@ -123,8 +125,8 @@ TEST(Attention, GradientOfASum) {
   const Tensor q = leaf(reference::random({12, 4, 6}, 1)),
                k = leaf(reference::random({12, 2, 6}, 2));
   const Tensor v = leaf(reference::random({12, 2, 6}, 3));
-  const Tensor y = attention(q, k, v, starts, 0.3).sum(),
-               expected = plain_attention(q, k, v, starts, 0.3).sum();
+  const Tensor y = attention(q, k, v, starts, {0.3}).sum(),
+               expected = plain_attention(q, k, v, starts, {0.3}).sum();
   const auto grads = gradients(y, at::ones_like(y), {q, k, v}),
              expected_grads = gradients(expected, at::ones_like(y), {q, k, v});
   for (std::size_t i = 0; i < 3; ++i)
@@ -135,9 +137,9 @@ TEST(Attention, LargeScoresStayFinite) {
   const Tensor q = leaf(at::full({4, 1, 2}, 300.0, at::kFloat)),
                k = leaf(reference::random({4, 1, 2}, 1, at::kFloat).mul(300.0));
   const Tensor v = leaf(reference::random({4, 1, 2}, 2, at::kFloat));
-  const Tensor y = attention(q, k, v, Starts{0, 4}, 1.0);
+  const Tensor y = attention(q, k, v, Starts{0, 4}, {1.0});
   expect_close(
-      y, plain_attention(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), {0, 4}, 1.0),
+      y, plain_attention(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), {0, 4}, {1.0}),
       reference::kFloatTolerance, "y");
   for (const Tensor& grad : gradients(y, at::ones_like(y), {q, k, v}))
     EXPECT_TRUE(grad.isfinite().all().item<bool>());
@@ -146,8 +148,8 @@ TEST(Attention, LargeScoresStayFinite) {
 /// Feeds sequences to the cache: first `prompts[s]` tokens each, then one token a pass.
 class CachedRun {
  public:
-  CachedRun(Tensor q, Tensor k, Tensor v, Starts starts)
-      : q_(std::move(q)), k_(std::move(k)), v_(std::move(v)), starts_(std::move(starts)) {
+  CachedRun(Tensor q, Tensor k, Tensor v, Starts starts, AttentionOptions options = {0.3})
+      : q_(std::move(q)), k_(std::move(k)), v_(std::move(v)), starts_(std::move(starts)), options_(options) {
     layer_.keys.resize(starts_.size() - 1);
     layer_.values.resize(starts_.size() - 1);
     lengths_.assign(starts_.size() - 1, 0);
@@ -164,7 +166,7 @@ class CachedRun {
     }
     const Tensor places = at::tensor(rows, at::kLong);
     const auto take = [&](const Tensor& x) { return x.index_select(0, places); };
-    const Tensor y = cached_attention(take(q_), take(k_), take(v_), starts, 0.3, layer_, lengths_);
+    const Tensor y = cached_attention(take(q_), take(k_), take(v_), starts, options_, layer_, lengths_);
     for (std::size_t s = 0; s < counts.size(); ++s) lengths_[s] += counts[s];
     return {y, places};
   }
@@ -172,6 +174,7 @@ class CachedRun {
  private:
   Tensor q_, k_, v_;
   Starts starts_;
+  AttentionOptions options_;
   LayerCache layer_;
   std::vector<std::int64_t> lengths_;
 };
@@ -180,12 +183,53 @@ TEST(CachedAttention, EqualsTheFullPass) {
   const Starts starts = {0, 80, 160, 240}, prompts = {1, 7, 3};
   const Tensor q = reference::random({240, 4, 8}, 1), k = reference::random({240, 2, 8}, 2),
                v = reference::random({240, 2, 8}, 3);
-  const Tensor full = plain_attention(q, k, v, starts, 0.3);
+  const Tensor full = plain_attention(q, k, v, starts, {0.3});
   CachedRun run(q, k, v, starts);
   for (int i = 0; i < 72; ++i) {  // past the room of the first reservation
     const auto [y, places] = run.pass(i == 0 ? prompts : Starts{1, 1, 1});
     expect_close(y, full.index_select(0, places), reference::kDoubleTolerance,
                  "pass " + std::to_string(i));
+  }
+}
+
+/// Windows shorter and longer than a block of queries, soft caps, and both, on rows below and above them.
+TEST(BlockAttention, WindowAndSoftcapMatchTheDefinition) {
+  const Starts starts = {0, 1, 30, 320};
+  const std::vector<AttentionOptions> cases = {{0.3, 7, 0.0}, {0.3, 130, 0.0}, {0.3, 0, 1.5}, {0.3, 20, 1.5}, {0.3, 1, 0.0}};
+  for (const AttentionOptions& options : cases) {
+    const Tensor q = leaf(reference::random({320, 4, 8}, 1)), k = leaf(reference::random({320, 2, 8}, 2)),
+                 v = leaf(reference::random({320, 2, 8}, 3)), dy = reference::random({320, 4, 8}, 4);
+    const Tensor y = attention(q, k, v, starts, options), expected = plain_attention(q, k, v, starts, options);
+    const std::string name = fmt::format("window {}, softcap {}", options.window, options.softcap);
+    expect_close(y, expected, reference::kDoubleTolerance, name);
+    const auto grads = gradients(y, dy, {q, k, v}), expected_grads = gradients(expected, dy, {q, k, v});
+    for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, name);
+  }
+}
+
+TEST(BlockAttention, HalfTypesStayNearTheDefinition) {
+  const Starts starts = {0, 200};
+  const AttentionOptions options{0.3, 50, 2.0};
+  const Tensor q = leaf(reference::random({200, 4, 8}, 1, at::kBFloat16)), k = leaf(reference::random({200, 2, 8}, 2, at::kBFloat16)),
+               v = leaf(reference::random({200, 2, 8}, 3, at::kBFloat16)), dy = reference::random({200, 4, 8}, 4, at::kBFloat16);
+  const Tensor y = attention(q, k, v, starts, options);
+  EXPECT_EQ(y.scalar_type(), at::kBFloat16);
+  const Tensor wq = leaf(q.to(at::kDouble)), wk = leaf(k.to(at::kDouble)), wv = leaf(v.to(at::kDouble));
+  const Tensor expected = plain_attention(wq, wk, wv, starts, options);
+  expect_close(y, expected, 2e-2, "y");  // scores and probabilities are rounded to 8 bits
+  const auto grads = gradients(y, dy, {q, k, v}), wide = gradients(expected, dy.to(at::kDouble), {wq, wk, wv});
+  for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], wide[i], 3e-2, "gradient");
+}
+
+TEST(CachedAttention, WindowAndSoftcapEqualTheFullPass) {
+  const Starts starts = {0, 60, 120}, prompts = {40, 3};
+  const AttentionOptions options{0.3, 12, 1.5};
+  const Tensor q = reference::random({120, 4, 8}, 1), k = reference::random({120, 2, 8}, 2), v = reference::random({120, 2, 8}, 3);
+  const Tensor full = plain_attention(q, k, v, starts, options);
+  CachedRun run(q, k, v, starts, options);
+  for (int i = 0; i < 20; ++i) {
+    const auto [y, places] = run.pass(i == 0 ? prompts : Starts{1, 1});
+    expect_close(y, full.index_select(0, places), reference::kDoubleTolerance, "pass " + std::to_string(i));
   }
 }
 

@@ -20,7 +20,7 @@ const Tensor kTargets = at::tensor({3, 0, 10, 3, 7}, at::kLong);
 TEST(CrossEntropySum, MatchesTheReference) {
   const Tensor hidden = leaf(reference::random({5, 4}, 1)),
                head = leaf(reference::random({11, 4}, 2));
-  const Tensor sum = cross_entropy_sum(hidden, head, kTargets),
+  const Tensor sum = cross_entropy_sum(hidden, {head}, kTargets),
                expected = plain_sum(hidden, head, kTargets);
   EXPECT_EQ(sum.dim(), 0);
   expect_close(sum, expected, reference::kDoubleTolerance, "sum");
@@ -34,7 +34,7 @@ TEST(CrossEntropySum, MatchesTheReference) {
 TEST(CrossEntropySum, FrozenHeadGetsNoGradient) {
   const Tensor hidden = leaf(reference::random({5, 4}, 1)), head = reference::random({11, 4}, 2);
   const auto grads =
-      gradients(cross_entropy_sum(hidden, head, kTargets), at::ones({}, at::kDouble), {hidden});
+      gradients(cross_entropy_sum(hidden, {head}, kTargets), at::ones({}, at::kDouble), {hidden});
   const auto expected =
       gradients(plain_sum(hidden, head, kTargets), at::ones({}, at::kDouble), {hidden});
   expect_close(grads[0], expected[0], reference::kDoubleTolerance, "dhidden");
@@ -43,7 +43,7 @@ TEST(CrossEntropySum, FrozenHeadGetsNoGradient) {
 TEST(CrossEntropySum, TrainedHeadBelowFrozenHiddenStates) {
   const Tensor hidden = reference::random({5, 4}, 1), head = leaf(reference::random({11, 4}, 2));
   const auto grads =
-      gradients(cross_entropy_sum(hidden, head, kTargets), at::ones({}, at::kDouble), {head});
+      gradients(cross_entropy_sum(hidden, {head}, kTargets), at::ones({}, at::kDouble), {head});
   const auto expected =
       gradients(plain_sum(hidden, head, kTargets), at::ones({}, at::kDouble), {head});
   expect_close(grads[0], expected[0], reference::kDoubleTolerance, "dhead");
@@ -55,12 +55,12 @@ TEST(CrossEntropySum, TilesAddUp) {
   const Tensor hidden = leaf(reference::random({rows, 2}, 1, at::kFloat)),
                head = leaf(reference::random({vocabulary, 2}, 2, at::kFloat));
   const Tensor targets = at::arange(rows, at::kLong).mul(vocabulary / rows);
-  const Tensor sum = cross_entropy_sum(hidden, head, targets);
+  const Tensor sum = cross_entropy_sum(hidden, {head}, targets);
   const auto grads = gradients(sum, at::ones({}), {hidden, head});
   Tensor expected = at::zeros({}, at::kDouble), expected_dhead = at::zeros({vocabulary, 2});
   for (std::int64_t i = 0; i < rows; ++i) {
     const Tensor row = leaf(hidden.slice(0, i, i + 1));
-    const Tensor one = cross_entropy_sum(row, head, targets.slice(0, i, i + 1));
+    const Tensor one = cross_entropy_sum(row, {head}, targets.slice(0, i, i + 1));
     const auto one_grads = gradients(one, at::ones({}), {row, head});
     expected.add_(one.detach());
     expected_dhead.add_(one_grads[1]);
@@ -68,14 +68,14 @@ TEST(CrossEntropySum, TilesAddUp) {
   }
   expect_close(sum, expected, 1e-6, "sum");
   expect_close(grads[1], expected_dhead, 1e-6, "dhead");
-  const TokenScores scores = score_tokens(hidden.detach(), head.detach(), targets);
+  const TokenScores scores = score_tokens(hidden.detach(), {head.detach()}, targets);
   expect_close(scores.nll.sum(), expected, 1e-6, "nll");
 }
 
 TEST(CrossEntropySum, LargeLogitsStayFinite) {
   const Tensor hidden = leaf(at::full({1, 1}, 1e4, at::kFloat)),
                head = at::tensor({1.0, -1.0, 0.0}, at::kFloat).unsqueeze(1);
-  const Tensor sum = cross_entropy_sum(hidden, head, at::tensor({1}, at::kLong));
+  const Tensor sum = cross_entropy_sum(hidden, {head}, at::tensor({1}, at::kLong));
   EXPECT_FLOAT_EQ(sum.item<float>(), 2e4F);
   EXPECT_FLOAT_EQ(gradients(sum, at::ones({}), {hidden})[0].item<float>(), 2.0F);
 }
@@ -84,7 +84,7 @@ TEST(CrossEntropySum, HalfTypesReduceInFloat) {
   const Tensor hidden = leaf(reference::random({200, 16}, 1, at::kBFloat16)),
                head = reference::random({64, 16}, 2, at::kBFloat16);
   const Tensor targets = at::arange(200, at::kLong).remainder(64);
-  const Tensor sum = cross_entropy_sum(hidden, head, targets);
+  const Tensor sum = cross_entropy_sum(hidden, {head}, targets);
   EXPECT_EQ(sum.scalar_type(), at::kFloat);
   const Tensor wide = leaf(hidden.to(at::kDouble));
   const Tensor expected = plain_sum(wide, head.to(at::kDouble), targets);
@@ -101,7 +101,7 @@ TEST(CrossEntropySum, TrainedHeadInHalfTypesIsAFloatMaster) {
   const Tensor hidden = leaf(reference::random({50, 16}, 1, at::kBFloat16)),
                head = leaf(reference::random({64, 16}, 2, at::kFloat));
   const Tensor targets = at::arange(50, at::kLong);
-  const auto grads = gradients(cross_entropy_sum(hidden, head, targets), at::ones({}), {head});
+  const auto grads = gradients(cross_entropy_sum(hidden, {head}, targets), at::ones({}), {head});
   EXPECT_EQ(grads[0].scalar_type(), at::kFloat);
   const Tensor wide = leaf(head.to(at::kDouble));
   expect_close(grads[0],
@@ -117,7 +117,7 @@ TEST(CrossEntropySum, HeadGradientKeepsWhatLateTilesAdd) {
   hidden.slice(0, 0, 4).fill_(256.0);
   const Tensor head = leaf(at::zeros({1 << 22, 1}, at::kFloat)),
                targets = at::full({12}, 5, at::kLong);
-  const auto grads = gradients(cross_entropy_sum(hidden, head, targets), at::ones({}), {head});
+  const auto grads = gradients(cross_entropy_sum(hidden, {head}, targets), at::ones({}), {head});
   EXPECT_NEAR(grads[0][5].item<float>(), -1030.0F, 0.5F);
 }
 
@@ -125,7 +125,7 @@ TEST(CrossEntropySum, NoRowsIsZero) {
   const Tensor hidden = leaf(at::zeros({0, 4}, at::kDouble)),
                head = leaf(reference::random({11, 4}, 2));
   const Tensor none = at::empty({0}, at::kLong);
-  const Tensor sum = cross_entropy_sum(hidden, head, none);
+  const Tensor sum = cross_entropy_sum(hidden, {head}, none);
   EXPECT_EQ(sum.item<double>(), 0.0);
   expect_close(gradients(sum, at::ones({}, at::kDouble), {head})[0],
                at::zeros({11, 4}, at::kDouble), 0.0, "dhead");
@@ -133,7 +133,7 @@ TEST(CrossEntropySum, NoRowsIsZero) {
 
 TEST(ScoreTokens, NoRows) {
   const TokenScores scores =
-      score_tokens(at::zeros({0, 4}), at::zeros({11, 4}), at::empty({0}, at::kLong));
+      score_tokens(at::zeros({0, 4}), {at::zeros({11, 4})}, at::empty({0}, at::kLong));
   EXPECT_EQ(scores.nll.sum().item<float>(), 0.0F);
   EXPECT_EQ(scores.correct.numel(), 0);
 }
@@ -143,14 +143,30 @@ TEST(ScoreTokens, GivesEveryTokensLossAndHit) {
   const Tensor logits = hidden.matmul(head.t());
   Tensor targets = kTargets.clone();
   targets[1] = logits[1].argmax();  // one hit at least
-  const TokenScores scores = score_tokens(hidden, head, targets);
+  const TokenScores scores = score_tokens(hidden, {head}, targets);
   expect_close(scores.nll, -logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1),
                reference::kDoubleTolerance, "nll");
   EXPECT_EQ(scores.correct.scalar_type(), at::kBool);
   EXPECT_TRUE(at::equal(scores.correct, logits.argmax(-1).eq(targets)));
   EXPECT_TRUE(scores.correct[1].item<bool>());
-  expect_close(scores.nll.sum(), cross_entropy_sum(hidden, head, targets),
+  expect_close(scores.nll.sum(), cross_entropy_sum(hidden, {head}, targets),
                reference::kDoubleTolerance, "sum");
+}
+
+TEST(CrossEntropySum, BiasScaleAndSoftcap) {
+  const Tensor hidden = leaf(reference::random({5, 4}, 1).mul(3.0)), weight = leaf(reference::random({11, 4}, 2)),
+               bias = leaf(reference::random({11}, 3));
+  const Head head{weight, bias, 0.7, 1.3};
+  const Tensor logits = ((hidden.matmul(weight.t()) + bias) * 0.7 / 1.3).tanh() * 1.3;
+  expect_close(head_logits(hidden.detach(), head), logits, reference::kDoubleTolerance, "logits");
+  const Tensor expected = -logits.log_softmax(-1).gather(1, kTargets.unsqueeze(1)).sum();
+  const Tensor sum = cross_entropy_sum(hidden, head, kTargets);
+  expect_close(sum, expected, reference::kDoubleTolerance, "sum");
+  const Tensor one = at::ones({}, at::kDouble);
+  const auto grads = gradients(sum, one, {hidden, weight, bias}), expected_grads = gradients(expected, one, {hidden, weight, bias});
+  for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, "gradient");
+  const TokenScores scores = score_tokens(hidden.detach(), head, kTargets);
+  expect_close(scores.nll.sum(), expected, reference::kDoubleTolerance, "nll");
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ struct PeftLoraConfig {
   double lora_alpha = 8;
   double lora_dropout = 0.0;
   bool use_rslora = false;
+  bool fan_in_fan_out = false;              ///< written for GPT-2's Conv1D, whose weights are stored [I, O]; A and B are not
   std::vector<std::string> target_modules;  ///< names or suffixes of modules, to write; the tensors say it when reading
 
   /// alpha / r, or alpha / sqrt(r).

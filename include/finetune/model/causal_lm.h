@@ -3,19 +3,49 @@
 #include "finetune/model/model_config.h"
 #include "finetune/nn/attention.h"
 #include "finetune/nn/linear.h"
+#include "finetune/nn/loss.h"
+#include "finetune/nn/norm.h"
 
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace finetune {
 
-/// One transformer block: norm, attention, norm, gated MLP. Names are the Hugging Face names.
+/// Projections of one attention: either q, k and v, or one fused projection. A part that a family does not have is
+/// undefined, here and below.
+struct AttentionBlock {
+  Linear q_proj, k_proj, v_proj;
+  Linear qkv_proj;
+  Linear o_proj;
+  Norm q_norm, k_norm;
+};
+
+/// down(act(gate) * up), with gate and up apart or fused; or down(act(up)) where there is no gate.
+struct MlpBlock {
+  Linear gate_proj, up_proj;
+  Linear gate_up_proj;
+  Linear down_proj;
+};
+
+/// A router that sends every token to some of the experts, and an expert that all tokens visit (qwen2_moe).
+struct MoeBlock {
+  Linear router;
+  std::vector<MlpBlock> experts;
+  MlpBlock shared_expert;
+  Linear shared_expert_gate;
+};
+
+/// One transformer block. x += attention_out_norm(attention(attention_norm(x))), then the same with the MLP.
 struct DecoderLayer {
-  Tensor input_layernorm, post_attention_layernorm;  ///< [C]
-  Linear q_proj, k_proj, v_proj, o_proj;
-  Linear gate_proj, up_proj, down_proj;
+  Norm attention_norm, attention_out_norm;
+  AttentionBlock attention;
+  Norm mlp_norm, mlp_out_norm;
+  MlpBlock mlp;
+  std::optional<MoeBlock> moe;  ///< in place of the MLP
 };
 
 /// A decoder-only language model: the one decoder that all families share.
@@ -24,10 +54,13 @@ class CausalLM {
   ModelConfig config;
   at::ScalarType compute_dtype = at::kFloat;
   at::Device device = at::kCPU;
-  Tensor embed_tokens;  ///< [V, C]
+  Tensor embed_tokens;     ///< [V, C]
+  Tensor embed_positions;  ///< [max_position_embeddings, C], learned positions; else undefined
   std::vector<DecoderLayer> layers;
-  Tensor norm;     ///< [C]
-  Tensor lm_head;  ///< [V, C]; the same tensor as embed_tokens when tied
+  Norm norm;
+  Tensor lm_head;          ///< [V, C]; undefined when tied: the embeddings then serve, whatever training puts there
+  Tensor lm_head_bias;     ///< [V] or undefined
+  std::string head_name;   ///< "lm_head", as the files call it
 
   /// input_ids [N] int64 of a ragged stream -> final hidden states [N, C] (after the last norm).
   Tensor hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,
@@ -35,16 +68,23 @@ class CausalLM {
   /// The same for generation: continues the sequences of `cache` and appends to it.
   Tensor hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,
                        KvCache& cache) const;
+  /// What makes logits of the hidden states.
+  Head head() const { return {tied() ? embed_tokens : lm_head, lm_head_bias, config.logit_scale, config.logit_softcap}; }
 
   /// Every linear of the blocks, in order.
   std::vector<Linear*> linears();
   std::vector<const Linear*> linears() const;
+  /// Every tensor outside the linears, with its Hugging Face name, in order: embeddings, norms, head. A tied head is
+  /// not visited. `decays` is false for norms and biases, which weight decay leaves alone.
+  void visit_other_tensors(const std::function<void(const std::string& name, Tensor& tensor, bool decays)>& visit);
 
-  bool tied() const { return lm_head.is_same(embed_tokens); }
+  bool tied() const { return !lm_head.defined(); }
+  std::int64_t parameter_count() const;
 
  private:
   Tensor forward(const Tensor& input_ids, std::span<const std::int64_t> starts,
                  const ForwardContext& context, KvCache* cache) const;
+  Tensor embed(const Tensor& input_ids, std::span<const std::int64_t> starts, const KvCache* cache) const;
 };
 
 /// How a model is loaded.

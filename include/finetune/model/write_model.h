@@ -5,12 +5,14 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 
 namespace finetune {
 
-/// Gives the tensor to write in place of a stored one; `name` is the full name ("model.layers.0...").
+/// Gives the tensor to write in place of a stored one; `name` is the full name ("model.layers.0..."). Weights of linears
+/// are [O, I] here, however they are stored.
 using ChangeTensor = std::function<Tensor(const std::string& name, const Tensor& stored)>;
 
 /// Writes a Hugging Face folder like `base`: the same shards, names and order, every tensor changed by `change`,
@@ -18,6 +20,9 @@ using ChangeTensor = std::function<Tensor(const std::string& name, const Tensor&
 /// and the tokenizer's files are copied byte for byte, but for the type's name. Throws Error(model, resource).
 void write_model_folder(const std::filesystem::path& base, const std::filesystem::path& output,
                         std::optional<at::ScalarType> dtype, const ChangeTensor& change);
+
+/// Every tensor of a model folder under its full name, mapped; weights of linears are [O, I]. Throws Error(model).
+std::map<std::string, Tensor> read_model_tensors(const std::filesystem::path& folder);
 
 /// What merging did.
 struct MergeReport {

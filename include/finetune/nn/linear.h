@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace finetune {
 
@@ -12,6 +13,7 @@ namespace finetune {
 struct ForwardContext {
   bool training = false;
   std::uint64_t seed = 0;  ///< of this micro-batch; dropout masks are derived from it, so nothing is stored
+  std::vector<Tensor>* router_logits = nullptr;  ///< where sparse layers leave their router's logits [N, experts]
 };
 
 /// A frozen weight: not a parameter, never seen by autograd. It knows how to multiply forward and backward
@@ -58,6 +60,7 @@ struct Linear {
   std::optional<Lora> lora;
   std::uint64_t index = 0;  ///< position in the model, part of the dropout seed
 
+  bool defined() const { return weight.defined(); }
   /// x [N, I] -> [N, O] in x's type.
   Tensor forward(const Tensor& x, const ForwardContext& context) const;
 };

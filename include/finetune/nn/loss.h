@@ -4,17 +4,28 @@
 
 namespace finetune {
 
+/// What turns final hidden states into logits: softcap * tanh((h W^T + bias) * scale / softcap).
+struct Head {
+  Tensor weight;         ///< [V, C]
+  Tensor bias;           ///< [V] or undefined (Phi)
+  double scale = 1.0;    ///< (Granite)
+  double softcap = 0.0;  ///< 0: none (Gemma 2)
+};
+
+/// Logits of some rows, [M, V] in float32 (double for double). hidden [M, C] in the compute type. No gradient.
+Tensor head_logits(const Tensor& hidden, const Head& head);
+
 /// Summed cross-entropy of the next token over supervised positions, in nats (float32), as a scalar tensor.
-/// hidden [M, C] in the compute type, head [V, C], targets [M] int64. Works in tiles, so [M, V] never exists; the
-/// gradient of `hidden` (and of `head` when it asks for one) is made in the same pass.
+/// hidden [M, C] in the compute type, targets [M] int64. Works in tiles, so [M, V] never exists; the
+/// gradient of `hidden` (and of the head's weight and bias when they ask for one) is made in the same pass.
 /// Logits are accumulated and reduced in float32. The caller divides by the count.
-Tensor cross_entropy_sum(const Tensor& hidden, const Tensor& head, const Tensor& targets);
+Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& targets);
 
 /// Per-token results of an evaluation, without gradients.
 struct TokenScores {
   Tensor nll;      ///< [M] float32, nats
   Tensor correct;  ///< [M] bool: the target has the largest logit
 };
-TokenScores score_tokens(const Tensor& hidden, const Tensor& head, const Tensor& targets);
+TokenScores score_tokens(const Tensor& hidden, const Head& head, const Tensor& targets);
 
 }  // namespace finetune
