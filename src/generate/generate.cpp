@@ -16,13 +16,13 @@ namespace {
 /// Sequences that are decoded together. Finished ones leave, so their slots cost nothing.
 class Decoder {
  public:
-  Decoder(const CausalLM& model, const GenerateOptions& options, std::size_t count)
-      : model_(model), options_(options), results_(count) {
+  Decoder(const CausalLM& model, const GenerateOptions& options, const std::vector<std::vector<std::int32_t>>& prompts)
+      : model_(model), options_(options), prompts_(prompts), results_(prompts.size()) {
     cache_.layers.resize(model.layers.size());
   }
 
-  std::vector<Generation> run(const std::vector<std::vector<std::int32_t>>& prompts) {
-    start(prompts);
+  std::vector<Generation> run() {
+    start();
     while (!active_.empty()) {
       if (interrupt_signal() != 0) {
         for (const Slot& slot : active_) results_[slot.index].finish_reason = "interrupted";
@@ -40,31 +40,38 @@ class Decoder {
     std::int32_t token;  // the last one
   };
 
-  void start(const std::vector<std::vector<std::int32_t>>& prompts) {
+  void start() {
     std::vector<std::int64_t> ids, starts = {0};
-    for (std::size_t i = 0; i < prompts.size(); ++i) {
-      const auto length = static_cast<std::int64_t>(prompts[i].size());
+    for (std::size_t i = 0; i < prompts_.size(); ++i) {
+      const auto length = static_cast<std::int64_t>(prompts_[i].size());
       const std::int64_t limit = model_.config.longest_sequence();
       FT_CHECK(length > 0, "empty prompt {}", i);
       if (length >= limit) {
         fail(ErrorKind::data, "a prompt of {} tokens leaves no room for an answer; this model reads {} in all", length, limit);
       }
-      ids.insert(ids.end(), prompts[i].begin(), prompts[i].end());
+      ids.insert(ids.end(), prompts_[i].begin(), prompts_[i].end());
       starts.push_back(static_cast<std::int64_t>(ids.size()));
       active_.push_back({i, std::min(options_.max_new_tokens, limit - length), 0});
     }
     for (LayerCache& layer : cache_.layers) {
-      layer.keys.resize(prompts.size());
-      layer.values.resize(prompts.size());
+      layer.keys.resize(prompts_.size());
+      layer.values.resize(prompts_.size());
     }
-    cache_.lengths.assign(prompts.size(), 0);
+    cache_.lengths.assign(prompts_.size(), 0);
     choose(pass(ids, starts), starts);
   }
 
   void step() {
     std::vector<std::int64_t> ids, starts = {0};
-    for (const Slot& slot : active_) {
-      ids.push_back(slot.token);
+    for (std::size_t s = 0; s < active_.size(); ++s) {
+      if (model_.config.angles_change_at(cache_.lengths[s] + 1)) {  // the whole text again, as transformers does
+        const std::vector<std::int32_t>&prompt = prompts_[active_[s].index], &answer = results_[active_[s].index].ids;
+        ids.insert(ids.end(), prompt.begin(), prompt.end());
+        ids.insert(ids.end(), answer.begin(), answer.end());
+        cache_.lengths[s] = 0;
+      } else {
+        ids.push_back(active_[s].token);
+      }
       starts.push_back(static_cast<std::int64_t>(ids.size()));
     }
     choose(pass(ids, starts), starts);
@@ -125,6 +132,7 @@ class Decoder {
 
   const CausalLM& model_;
   const GenerateOptions& options_;
+  const std::vector<std::vector<std::int32_t>>& prompts_;
   std::vector<Generation> results_;
   std::vector<Slot> active_;
   KvCache cache_;
@@ -135,7 +143,7 @@ class Decoder {
 std::vector<Generation> generate(const CausalLM& model, const std::vector<std::vector<std::int32_t>>& prompts,
                                  const GenerateOptions& options) {
   const at::NoGradGuard no_grad;
-  return Decoder(model, options, prompts.size()).run(prompts);
+  return Decoder(model, options, prompts).run();
 }
 
 }  // namespace finetune

@@ -15,6 +15,12 @@ std::int64_t ModelConfig::longest_sequence() const {
   return static_cast<std::int64_t>(static_cast<double>(max_position_embeddings) * ropes.front().scaling.factor);
 }
 
+bool ModelConfig::angles_change_at(std::int64_t length) const {
+  return std::any_of(ropes.begin(), ropes.end(), [&](const RopeConfig& rope) {
+    return rope.scaling.type == RopeScaling::Type::longrope && length == rope.scaling.original_max_position_embeddings + 1;
+  });
+}
+
 std::string ModelConfig::layer_prefix(std::int64_t layer) const {
   return fmt::format("{}{}.{}.", names.prefix, names.layers, layer);
 }

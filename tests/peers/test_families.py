@@ -83,8 +83,10 @@ def test_adapter_gradients(tmp_path, models, rows_files, name):
 def test_saved_and_merged(tmp_path, models, rows_files, name):
     """An adapter on all linears, trained here: PEFT opens it, and transformers the merged folder, with equal results."""
     model = models(name)
+    # PEFT 0.21 opens adapters of experts for mixtral and qwen3_moe; for qwen2_moe its table of conversions has no entry.
+    linears = family.ATTENTION if name == "qwen2_moe" else "all-linear"
     out = train(tmp_path, model_name_or_path=model, datasets=[rows_files[1]], template="none", lora_rank=3,
-                target_modules="all-linear", max_steps=5, learning_rate=2e-2, per_device_train_batch_size=4)
+                target_modules=linears, max_steps=5, learning_rate=2e-2, per_device_train_batch_size=4)
     encoded = peer.encode(model, FEW)
     ours = predictions(tmp_path, model, rows_files[1], adapter=out)
     assert nll(ours["adapter"]) != pytest.approx(nll(ours["base"]), rel=1e-3)
@@ -124,7 +126,7 @@ def test_greedy_answers(tmp_path, models, name):
     ids = peer.encode(model, [{"prompt": prompt, "completion": ""}])[0][0][:-1]
     theirs = peer.load(model).generate(torch.tensor([ids]), max_new_tokens=tokens, do_sample=False, pad_token_id=0)
     wanted = theirs[0, len(ids):].tolist()
-    wanted = wanted[:wanted.index(2)] if 2 in wanted else wanted
+    wanted = [token for token in (wanted[:wanted.index(2)] if 2 in wanted else wanted) if token != 0]  # <unk> is special
     import sentencepiece
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model / "tokenizer.model"))
     assert json.loads(done.stdout)["completion"].strip() == processor.decode(wanted).strip()

@@ -98,6 +98,9 @@ struct ModelConfig {
   /// Tokens the model can read: max_position_embeddings, times the factor with dynamic rope scaling, whose purpose is
   /// to go beyond it (the other scalings name the longer length in config.json).
   std::int64_t longest_sequence() const;
+  /// True when a text that grows to `length` tokens is rotated by other angles than before (longrope), so that the keys of
+  /// a cache no longer fit.
+  bool angles_change_at(std::int64_t length) const;
   /// "model.layers.3."
   std::string layer_prefix(std::int64_t layer) const;
   /// True for the weight of a linear that is stored [I, O]; `name` is a full tensor name.
