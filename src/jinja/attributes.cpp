@@ -46,6 +46,9 @@ std::optional<Value> own_attribute(Interpreter& interpreter, const Value& value,
     return interpreter.heap().undefined("'" + std::string(name) + "' would change a '" + type_name(value) +
                                         "', which templates may not do");
   }
+  if (value.is(Kind::tuple) && list_of(value).label == kGroupLabel && (name == "grouper" || name == "list")) {
+    return items_of(value)[name == "list" ? 1 : 0];
+  }
   const Function method = find_method(value, name);
   if (method == nullptr) return std::nullopt;
   return make_callable(

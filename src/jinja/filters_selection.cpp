@@ -90,7 +90,7 @@ Value filter_groupby(In in, Self self, Args arguments) {
     std::size_t end = begin;
     std::vector<Value> items;
     while (end < keyed.size() && equal(keyed[begin].folded, keyed[end].folded)) items.push_back(keyed[end++].item);
-    groups.push_back(heap.list({keyed[begin].key, heap.list(std::move(items))}, Kind::tuple, "group"));
+    groups.push_back(heap.list({keyed[begin].key, heap.list(std::move(items))}, Kind::tuple, kGroupLabel));
     begin = end;
   }
   return heap.list(std::move(groups));

@@ -22,6 +22,13 @@ Value filter_lower(In in, Self self, Args arguments) { return as_method(in, self
 Value filter_capitalize(In in, Self self, Args arguments) { return as_method(in, self, "capitalize", arguments); }
 Value filter_trim(In in, Self self, Args arguments) { return as_method(in, self, "strip", arguments); }
 
+Value filter_center(In in, Self self, Args arguments) {
+  const Bound bound(arguments, "center", {"width"});
+  Arguments width;
+  width.positional.push_back(Value::of_int(bound.whole(0, 80)));
+  return as_method(in, self, "center", width);
+}
+
 /// The first letter of every word: what follows white space or one of -([{<.
 Value filter_title(In in, Self self, Args arguments) {
   const Bound bound(arguments, "title", {});
@@ -234,7 +241,7 @@ Function find_text_filter(std::string_view name) {
       {"forceescape", filter_forceescape}, {"replace", filter_replace}, {"format", filter_format},
       {"indent", filter_indent},     {"truncate", filter_truncate},   {"wordcount", filter_wordcount},
       {"striptags", filter_striptags}, {"urlencode", filter_urlencode}, {"tojson", filter_tojson},
-      {"pprint", filter_pprint},
+      {"pprint", filter_pprint},     {"center", filter_center},
   };
   const auto found = filters.find(name);
   return found == filters.end() ? nullptr : found->second;

@@ -27,6 +27,9 @@ Function find_text_search_method(std::string_view name);
 /// The global functions: range, dict, namespace, cycler, joiner, raise_exception, strftime_now.
 std::optional<Value> find_global(Interpreter& interpreter, std::string_view name);
 
+/// The label of the tuples of groupby, whose parts also have the names grouper and list.
+inline constexpr const char* kGroupLabel = "group";
+
 /// The arguments of a call by the names of its parameters; absent ones are null. Throws Error(data) for more than there are,
 /// unknown names, and too few.
 class Bound {

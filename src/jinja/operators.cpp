@@ -186,6 +186,13 @@ std::vector<std::size_t> slice_indices(std::int64_t count, const Value& begin, c
   return indices;
 }
 
+std::string range_label(const std::vector<Value>& numbers) {
+  if (numbers.empty()) return "range(0, 0)";
+  const std::int64_t step = numbers.size() > 1 ? numbers[1].integer - numbers[0].integer : 1;
+  const std::string bounds = fmt::format("range({}, {}", numbers.front().integer, numbers.back().integer + step);
+  return step == 1 ? bounds + ")" : fmt::format("{}, {})", bounds, step);
+}
+
 }  // namespace
 
 Value take_slice(Interpreter& interpreter, const Value& container, const Value& begin, const Value& end, const Value& step) {
@@ -212,7 +219,8 @@ Value take_slice(Interpreter& interpreter, const Value& container, const Value& 
   for (const std::size_t i : slice_indices(static_cast<std::int64_t>(items.size()), begin, end, step)) {
     taken.push_back(items[i]);
   }
-  return heap.list(std::move(taken), container.kind, "range(...)", list_of(container).source);
+  std::string label = container.is(Kind::range) ? range_label(taken) : "";
+  return heap.list(std::move(taken), container.kind, std::move(label), list_of(container).source);
 }
 
 }  // namespace finetune::jinja

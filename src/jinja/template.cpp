@@ -15,6 +15,8 @@ struct Template::Parsed {
   bool has_generation = false;
 };
 
+Template::Template() : parsed_(std::make_shared<Parsed>()) {}
+
 Template Template::parse(std::string_view source, std::string where) {
   if (const std::size_t invalid = find_invalid_utf8(source); invalid != std::string_view::npos) {
     const auto line = std::count(source.begin(), source.begin() + static_cast<std::ptrdiff_t>(invalid), '\n') + 1;

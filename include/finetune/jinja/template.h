@@ -49,6 +49,9 @@ struct Block;
 /// rendered from several threads.
 class Template {
  public:
+  /// The empty template.
+  Template();
+
   /// `where` is what messages call the template, usually its path. Throws Error(model) "where:line: ..." for text that
   /// is not UTF-8, does not parse, nests too deeply, or uses a tag, filter or test that does not exist.
   static Template parse(std::string_view source, std::string where);
