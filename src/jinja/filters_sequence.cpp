@@ -140,6 +140,7 @@ Value filter_unique(In in, Self self, Args arguments) {
   std::vector<Value> kept, seen;
   for (std::size_t i = 0; i < items.size(); ++i) {
     in.budget().step(static_cast<std::int64_t>(seen.size() / 4) + 1);
+    if (keys[i].is(Kind::list) || keys[i].is(Kind::dict)) fail(ErrorKind::data, "unhashable type: '{}'", type_name(keys[i]));
     if (std::any_of(seen.begin(), seen.end(), [&](const Value& key) { return equal(key, keys[i]); })) continue;
     seen.push_back(keys[i]);
     kept.push_back(items[i]);

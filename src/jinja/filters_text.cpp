@@ -82,6 +82,7 @@ Value filter_format(In in, Self self, Args arguments) {
 
 Value filter_indent(In in, Self self, Args arguments) {
   const Bound bound(arguments, "indent", {"width", "first", "blank"});
+  require_defined(self);
   Value indent = in.heap().text(" ");
   if (bound[0] != nullptr && bound[0]->is(Kind::text)) {
     indent = *bound[0];
