@@ -5,6 +5,8 @@
 #include "jinja/interpreter.h"
 #include "jinja/parser.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 
 namespace finetune::jinja {

@@ -2,6 +2,9 @@
 #include "jinja/functions.h"
 #include "jinja/interpreter.h"
 
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
 #include <array>
 #include <limits>
 

@@ -2,6 +2,7 @@
 #include "finetune/jinja/template.h"
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include <random>
 

@@ -3,6 +3,7 @@
 #include "finetune/base/error.h"
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 namespace finetune::jinja {
 namespace {

@@ -1,6 +1,7 @@
 #include "finetune/jinja/template.h"
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 namespace finetune::jinja {
 namespace {

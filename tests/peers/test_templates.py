@@ -2,14 +2,10 @@
 
 import calendar
 import json
-import pathlib
 import random
-import sys
 
+import program
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "support"))
-import program  # noqa: E402
 
 GOLDEN = program.SHARED_DIR / "data/golden/templates"
 GOLDEN_NOW = str(calendar.timegm((2024, 7, 26, 0, 0, 0)))  # the recorded renderings were made on that day
