@@ -40,6 +40,7 @@ int parse_and_run(int argc, char** argv) {
   finetune::add_train(program);
   finetune::add_eval(program);
   finetune::add_generate(program);
+  finetune::add_inspect(program);
   finetune::add_merge(program);
   try {
     program.parse(argc, argv);

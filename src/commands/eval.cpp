@@ -83,7 +83,7 @@ std::vector<std::string> generate_answers(const CausalLM& model, const TextTools
                                           std::int64_t limit) {
   GenerateOptions options;
   options.max_new_tokens = limit;
-  if (const auto eos = text.tokenizer->specials().eos_id) options.stop_ids = {*eos};
+  options.stop_ids = text.stop_ids;
   std::vector<std::string> answers(dataset.texts.size());
   std::vector<std::size_t> rows;
   for (std::size_t i = 0; i < dataset.texts.size(); ++i) {
@@ -93,7 +93,7 @@ std::vector<std::string> generate_answers(const CausalLM& model, const TextTools
     const std::size_t end = std::min(begin + kGenerateBatch, rows.size());
     std::vector<std::vector<std::int32_t>> prompts;
     for (std::size_t i = begin; i < end; ++i) {
-      prompts.push_back(encode_rendered(*text.tokenizer, {dataset.texts[rows[i]].prompt, {}, {}, false}).ids);
+      prompts.push_back(encode_prompt(*text.tokenizer, dataset.texts[rows[i]].prompt).ids);
     }
     const std::vector<Generation> generations = generate(model, prompts, options);
     for (std::size_t i = begin; i < end; ++i) {

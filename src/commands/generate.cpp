@@ -38,38 +38,60 @@ std::string text_field(const JsonRow& row, const char* key, const std::string& w
   return found->get<std::string>();
 }
 
-/// {"prompt"} | {"messages"} | {"instruction", "input"?}
-std::vector<Message> messages_of(const JsonRow& row, const std::string& where) {
-  if (!row.value.is_object()) fail(ErrorKind::data, "{}: expected a JSON object", where);
-  if (row.value.contains("messages")) {
-    std::vector<Message> messages;
-    for (const ordered_json& item : row.value.at("messages")) {
-      const JsonRow turn{row.line, row.element, item};
-      messages.push_back({text_field(turn, "role", where), text_field(turn, "content", where)});
-    }
-    if (messages.empty()) fail(ErrorKind::data, "{}: 'messages' is empty", where);
-    return messages;
+struct Conversation {
+  std::vector<Message> messages;
+  TemplateInputs inputs;
+};
+
+/// What is no role and no plain text goes to the template as it is.
+Message message_of(const ordered_json& item, const std::string& where) {
+  if (!item.is_object() || !item.contains("role") || !item.at("role").is_string()) {
+    fail(ErrorKind::data, "{}: a message is no object with a 'role'", where);
   }
-  if (row.value.contains("prompt")) return {{"user", text_field(row, "prompt", where)}};
+  Message message{item.at("role").get<std::string>(), ""};
+  for (const auto& [name, value] : item.items()) {
+    if (name == "content" && value.is_string()) {
+      message.content = value.get<std::string>();
+    } else if (name != "role") {
+      message.fields[name] = value;
+    }
+  }
+  if (!item.contains("content") && !item.contains("tool_calls")) fail(ErrorKind::data, "{}: 'content' is missing or not a text", where);
+  return message;
+}
+
+/// {"prompt"} | {"messages", "tools"?, "documents"?} | {"instruction", "input"?}
+Conversation conversation_of(const JsonRow& row, const std::string& where) {
+  if (!row.value.is_object()) fail(ErrorKind::data, "{}: expected a JSON object", where);
+  Conversation conversation;
+  if (row.value.contains("messages")) {
+    for (const ordered_json& item : row.value.at("messages")) conversation.messages.push_back(message_of(item, where));
+    if (conversation.messages.empty()) fail(ErrorKind::data, "{}: 'messages' is empty", where);
+    if (row.value.contains("tools")) conversation.inputs.tools = row.value.at("tools");
+    if (row.value.contains("documents")) conversation.inputs.documents = row.value.at("documents");
+    return conversation;
+  }
+  if (row.value.contains("prompt")) return {{{"user", text_field(row, "prompt", where)}}, {}};
   if (!row.value.contains("instruction")) {
     fail(ErrorKind::data, "{}: has neither 'prompt', 'messages' nor 'instruction'", where);
   }
   Message message{"user", text_field(row, "instruction", where)};
   if (row.value.contains("input")) message.input = text_field(row, "input", where);
-  return {message};
+  conversation.messages.push_back(std::move(message));
+  return conversation;
 }
 
-std::vector<std::vector<Message>> read_conversations(const GenerateVerbOptions& options, const Config& config) {
-  std::vector<std::vector<Message>> conversations;
-  if (!options.prompt.empty()) conversations.push_back({{"user", options.prompt}});
+std::vector<Conversation> read_conversations(const GenerateVerbOptions& options, const Config& config) {
+  std::vector<Conversation> conversations;
+  if (!options.prompt.empty()) conversations.push_back({{{"user", options.prompt}}, {}});
   if (!options.input.empty()) {
     JsonRowReader reader(options.input, options.input, config.max_row_bytes);
     while (const auto row = reader.next()) {
-      conversations.push_back(messages_of(*row, fmt::format("{}:{}", options.input, row->line)));
+      conversations.push_back(conversation_of(*row, fmt::format("{}:{}", options.input, row->line)));
     }
   }
   if (config.system_prompt) {
-    for (auto& messages : conversations) {
+    for (auto& [messages, inputs] : conversations) {
       if (messages.front().role != "system") messages.insert(messages.begin(), {"system", *config.system_prompt});
     }
   }
@@ -101,13 +123,13 @@ void run_generate(const GenerateVerbOptions& options) {
 
   GenerateOptions limits;
   limits.max_new_tokens = options.max_new_tokens;
-  if (const auto eos = text.tokenizer->specials().eos_id) limits.stop_ids = {*eos};
+  limits.stop_ids = text.stop_ids;
   for (std::size_t begin = 0; begin < conversations.size() && interrupt_signal() == 0; begin += kBatch) {
     std::vector<std::string> prompts;
     std::vector<std::vector<std::int32_t>> ids;
     for (std::size_t i = begin; i < std::min(begin + kBatch, conversations.size()); ++i) {
-      prompts.push_back(text.chat_template->render_prompt(conversations[i]));
-      ids.push_back(encode_rendered(*text.tokenizer, {prompts.back(), {}, {}, false}).ids);
+      prompts.push_back(text.chat_template->render_prompt(conversations[i].messages, conversations[i].inputs));
+      ids.push_back(encode_prompt(*text.tokenizer, prompts.back()).ids);
     }
     const std::vector<Generation> generations = generate(model, ids, limits);
     for (std::size_t i = 0; i < generations.size(); ++i) {

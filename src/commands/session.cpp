@@ -8,6 +8,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -36,6 +37,28 @@ int usable_cores() {
   CPU_ZERO(&set);
   const int allowed = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : at::get_num_threads();
   return std::min(allowed, quota_cores());
+}
+
+/// What ends an answer; a model can name several tokens, and a template another one.
+std::vector<std::int32_t> read_stop_ids(const std::filesystem::path& folder, const Tokenizer& tokenizer,
+                                        const ChatTemplate& chat_template) {
+  std::vector<std::int32_t> ids;
+  const auto add = [&](std::int64_t id) {
+    if (id < 0 || id >= tokenizer.vocab_size()) return;
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(static_cast<std::int32_t>(id));
+  };
+  if (const auto eos = tokenizer.specials().eos_id) add(*eos);
+  if (const auto stop = chat_template.stop_id()) add(*stop);
+  for (const char* name : {"generation_config.json", "config.json"}) {
+    if (!std::filesystem::is_regular_file(folder / name)) continue;
+    const auto json = nlohmann::json::parse(read_file(folder / name, ErrorKind::model), nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || !json.contains("eos_token_id")) continue;
+    const auto& named = json.at("eos_token_id");
+    for (const auto& id : named.is_array() ? named : nlohmann::json::array({named})) {
+      if (id.is_number_integer()) add(id.get<std::int64_t>());
+    }
+  }
+  return ids;
 }
 
 }  // namespace
@@ -81,6 +104,7 @@ TextTools load_text_tools(const Config& config) {
   TextTools tools;
   tools.tokenizer = load_tokenizer(config.model_name_or_path);
   tools.chat_template = load_chat_template(config.model_name_or_path, config.template_name, *tools.tokenizer);
+  tools.stop_ids = read_stop_ids(config.model_name_or_path, *tools.tokenizer, *tools.chat_template);
   return tools;
 }
 

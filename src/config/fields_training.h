@@ -24,10 +24,10 @@ void visit_data_fields(C& c, V&& v) {
           .range = kFraction},
     c.eval_split);
   v(Field{.key = "template",
-          .help = "How messages become text: `auto` (the model's own chat template, else `alpaca`), a name, "
-                  "or a file ending in `.jinja`. `none` joins prompt and completion as they are.",
-          .aliases = {"chat_template"},
-          .has = {"auto", "alpaca", "none"}},
+          .help = "How messages become text: `auto` (the model's own chat template, else `alpaca`), `alpaca`, `chatml`, `llama2`, "
+                  "`llama3`, `mistral`, `gemma`, `phi3`, `qwen`, `vicuna`, `none` (prompt and completion as they are), or a "
+                  "file ending in `.jinja`.",
+          .aliases = {"chat_template"}},
     c.template_name);
   v(Field{.key = "system_prompt",
           .help = "System message of rows that have none.",

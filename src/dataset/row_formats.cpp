@@ -81,13 +81,17 @@ const std::string& require_text(const Json& value, const std::string& name) {
 
 /// The role that a word of a data file means, or "".
 std::string_view role_of(std::string_view word) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 7> words = {{{"system", "system"},
-                                                                                          {"user", "user"},
-                                                                                          {"human", "user"},
-                                                                                          {"assistant", "assistant"},
-                                                                                          {"gpt", "assistant"},
-                                                                                          {"model", "assistant"},
-                                                                                          {"tool", "tool"}}};
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 11> words = {{{"system", "system"},
+                                                                                           {"developer", "system"},
+                                                                                           {"user", "user"},
+                                                                                           {"human", "user"},
+                                                                                           {"assistant", "assistant"},
+                                                                                           {"gpt", "assistant"},
+                                                                                           {"model", "assistant"},
+                                                                                           {"function_call", "assistant"},
+                                                                                           {"tool", "tool"},
+                                                                                           {"function", "tool"},
+                                                                                           {"observation", "tool"}}};
   for (const auto& [spelling, role] : words) {
     if (word == spelling) return role;
   }
@@ -106,12 +110,19 @@ void refuse_preference(const Json& row) {
   }
 }
 
-void refuse_tools(const Json& row) {
-  const auto tools = row.find("tools");
-  if (tools == row.end() || tools->is_null() || tools->empty()) return;
-  if (tools->is_string() && is_blank(tools->get_ref<const std::string&>())) return;
-  fail(ErrorKind::data, "\"tools\" is {}, and tool descriptions are not in this version; expected a row without them",
-       describe(*tools));
+/// A list of objects, also written as a text of JSON; null where there is none.
+Json read_objects(const Json& row, const char* key) {
+  const auto member = row.find(key);
+  if (member == row.end() || member->is_null()) return nullptr;
+  Json list = *member;
+  if (list.is_string()) {
+    const auto& text = member->get_ref<const std::string&>();
+    if (is_blank(text)) return nullptr;
+    list = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  }
+  const bool fits = list.is_array() && std::all_of(list.begin(), list.end(), [](const Json& item) { return item.is_object(); });
+  if (!fits) fail(ErrorKind::data, "\"{}\" is {}; expected a list of objects", key, describe(*member));
+  return list.empty() ? Json(nullptr) : list;
 }
 
 }  // namespace
@@ -168,7 +179,7 @@ RowContent RowFormatReader::read(const Json& row) {
     content.text = text(row, "text");
     return content;
   }
-  refuse_tools(row);
+  content.inputs = {read_objects(row, "tools"), read_objects(row, "documents")};
   switch (*format_) {
     case RowFormat::instruction: content.messages = read_instruction(row); break;
     case RowFormat::prompt_completion: content.messages = read_prompt_completion(row); break;
@@ -325,7 +336,9 @@ Message RowFormatReader::read_message(const Json& value, const std::string& name
   const bool spelled_from = value.contains(key("from"));
   const std::string role_key = key(spelled_from ? "from" : "role");
   const std::string content_key = key(spelled_from ? "value" : "content");
-  if (!value.contains(role_key) || !value.contains(content_key)) {
+  const auto calls = value.find("tool_calls");
+  const bool has_calls = calls != value.end() && !calls->is_null() && !calls->empty();
+  if (!value.contains(role_key) || (!value.contains(content_key) && !has_calls)) {
     fail(ErrorKind::data, "{} has {}; expected \"{}\" and \"{}\"", name, list_keys(value), role_key, content_key);
   }
   const Json& role = value.at(role_key);
@@ -333,17 +346,17 @@ Message RowFormatReader::read_message(const Json& value, const std::string& name
   const auto& word = role.get_ref<const std::string&>();
   Message message{.role = std::string(role_of(word)), .content = {}};
   if (message.role.empty()) {
-    fail(ErrorKind::data, "\"{}\" of {} is '{}'; expected system, user, assistant or tool (or human, gpt)", role_key,
-         name, word);
+    fail(ErrorKind::data, "\"{}\" of {} is '{}'; expected system, user, assistant or tool (or human, gpt, observation ...)",
+         role_key, name, word);
   }
-  if (const auto calls = value.find("tool_calls"); calls != value.end() && !calls->is_null() && !calls->empty()) {
-    fail(ErrorKind::data, "{} has tool_calls, which are not in this version; expected a text answer", name);
+  if (has_calls && !calls->is_array()) fail(ErrorKind::data, "tool_calls of {} is {}; expected a list", name, describe(*calls));
+  for (const auto& [field, member] : value.items()) {
+    const bool known = field == role_key || field == content_key || field == "weight" || (field == "tool_calls" && !has_calls);
+    if (!known) message.fields[field] = member;
   }
-  const std::string content_name = fmt::format("\"{}\" of {}", content_key, name);
-  const Json& content = value.at(content_key);
-  // An empty system message means something to some templates.
-  message.content = message.role == "system" && content.is_string() ? content.get<std::string>()
-                                                                     : require_text(content, content_name);
+  const Json nothing;
+  const auto content = value.find(content_key);
+  read_content(content == value.end() ? nothing : *content, fmt::format("\"{}\" of {}", content_key, name), message);
   if (const auto weight = value.find("weight"); weight != value.end() && !weight->is_null()) {
     if (!weight->is_number() || (*weight != 0 && *weight != 1)) {
       fail(ErrorKind::data, "\"weight\" of {} is {}; expected 0 or 1", name, describe(*weight));
@@ -351,6 +364,28 @@ Message RowFormatReader::read_message(const Json& value, const std::string& name
     message.trained = *weight == 1;
   }
   return message;
+}
+
+/// A text; a list of parts like {"type": "text", "text"}; or nothing beside tool_calls.
+void RowFormatReader::read_content(const Json& content, const std::string& name, Message& message) const {
+  const bool has_calls = message.fields.is_object() && message.fields.contains("tool_calls");
+  if (content.is_array() && !content.empty()) {
+    message.fields["content"] = content;
+    for (const Json& part : content) {
+      if (part.is_string()) message.content += part.get_ref<const std::string&>();
+      if (part.is_object() && part.contains("text") && part.at("text").is_string()) {
+        message.content += part.at("text").get_ref<const std::string&>();
+      }
+    }
+    return;
+  }
+  if (has_calls && content.is_null()) {
+    message.fields["content"] = nullptr;
+    return;
+  }
+  // An empty system message means something to some templates, and a tool may have nothing to say.
+  const bool may_be_empty = message.role == "system" || message.role == "tool" || has_calls;
+  message.content = may_be_empty && content.is_string() ? content.get<std::string>() : require_text(content, name);
 }
 
 }  // namespace finetune

@@ -25,6 +25,7 @@ enum class RowFormat {
 /// What a row says, whatever its format.
 struct RowContent {
   std::vector<Message> messages;    ///< ends with an answer; empty for plain text
+  TemplateInputs inputs;            ///< tools and documents of the row
   std::optional<std::string> text;  ///< format text
 };
 
@@ -55,6 +56,7 @@ class RowFormatReader {
   std::vector<Message> read_conversation(const Json& row, const std::string& ours) const;
   std::vector<Message> read_messages(const Json& list, const std::string& name) const;
   Message read_message(const Json& value, const std::string& name) const;
+  void read_content(const Json& content, const std::string& name, Message& message) const;
 
   std::optional<RowFormat> format_;
   bool named_ = false;  ///< by the configuration

@@ -41,7 +41,7 @@ Example tokenize_text(const std::string& text, const Tokenizer& tokenizer) {
 Example tokenize_row(const RowContent& content, const Tokenizer& tokenizer, const ChatTemplate& chat_template,
                      bool train_on_prompt) {
   if (content.text) return tokenize_text(*content.text, tokenizer);
-  const RenderedText rendered = chat_template.render(content.messages);
+  const RenderedText rendered = chat_template.render(content.messages, content.inputs);
   Encoding encoding = encode_rendered(tokenizer, rendered);
   Example example;
   example.supervised = train_on_prompt ? std::vector<std::uint8_t>(encoding.ids.size(), 1)
@@ -66,7 +66,7 @@ RowText row_text(const RowContent& content, const Tokenizer& tokenizer, const Ch
   // The template writes the EOS token itself where the answer brings it along.
   const std::string& eos = tokenizer.specials().eos_token;
   if (!eos.empty() && reference.ends_with(eos)) reference.resize(reference.size() - eos.size());
-  return {chat_template.render_prompt(messages), std::move(reference)};
+  return {chat_template.render_prompt(messages, content.inputs), std::move(reference)};
 }
 
 }  // namespace finetune

@@ -8,19 +8,19 @@ namespace finetune {
 
 namespace {
 
-/// True when every end became one EOS token (which may have taken white space along).
-bool ends_are_tokens(const Encoding& encoding, const std::vector<ByteSpan>& ends, std::int32_t eos_id) {
+/// True when every special text became its one token (which may have taken white space along).
+bool specials_are_tokens(const Encoding& encoding, const std::vector<SpecialText>& specials) {
   std::size_t token = 0;
-  for (const ByteSpan end : ends) {
-    while (token < encoding.ids.size() && encoding.offsets[token].end < end.end) ++token;
-    if (token == encoding.ids.size() || encoding.ids[token] != eos_id) return false;
-    if (encoding.offsets[token].begin > end.begin) return false;
+  for (const auto& [span, id] : specials) {
+    while (token < encoding.ids.size() && encoding.offsets[token].end < span.end) ++token;
+    if (token == encoding.ids.size() || encoding.ids[token] != id) return false;
+    if (encoding.offsets[token].begin > span.begin) return false;
   }
   return true;
 }
 
-/// The text between the ends encoded part by part, with the EOS id at every end.
-Encoding encode_between(const Tokenizer& tokenizer, const RenderedText& rendered, std::int32_t eos_id) {
+/// The text between the specials encoded part by part, with the ids of the specials between them.
+Encoding encode_between(const Tokenizer& tokenizer, const RenderedText& rendered) {
   Encoding result;
   std::size_t begin = 0;
   const auto add = [&](std::size_t end) {
@@ -28,13 +28,13 @@ Encoding encode_between(const Tokenizer& tokenizer, const RenderedText& rendered
     result.ids.insert(result.ids.end(), part.ids.begin(), part.ids.end());
     for (const ByteSpan span : part.offsets) result.offsets.push_back({span.begin + begin, span.end + begin});
   };
-  for (const ByteSpan end : rendered.ends) {
-    add(end.begin);
-    result.ids.push_back(eos_id);
-    result.offsets.push_back(end);
-    begin = end.end;
+  for (const auto& [span, id] : rendered.specials) {
+    if (span.begin > begin) add(span.begin);
+    result.ids.push_back(id);
+    result.offsets.push_back(span);
+    begin = span.end;
   }
-  add(rendered.text.size());
+  if (begin < rendered.text.size()) add(rendered.text.size());
   return result;
 }
 
@@ -43,12 +43,7 @@ Encoding encode_between(const Tokenizer& tokenizer, const RenderedText& rendered
 Encoding encode_rendered(const Tokenizer& tokenizer, const RenderedText& rendered) {
   const Tokenizer::Specials& specials = tokenizer.specials();
   Encoding encoding = tokenizer.encode(rendered.text);
-  if (!rendered.ends.empty()) {
-    FT_CHECK(specials.eos_id.has_value(), "a rendered text has ends, but the tokenizer has no EOS");
-    if (!ends_are_tokens(encoding, rendered.ends, *specials.eos_id)) {
-      encoding = encode_between(tokenizer, rendered, *specials.eos_id);
-    }
-  }
+  if (!specials_are_tokens(encoding, rendered.specials)) encoding = encode_between(tokenizer, rendered);
   const bool has_bos = rendered.has_bos || (specials.bos_id && !encoding.ids.empty() &&
                                             encoding.ids.front() == *specials.bos_id);
   if (!has_bos) {
@@ -56,6 +51,15 @@ Encoding encode_rendered(const Tokenizer& tokenizer, const RenderedText& rendere
     encoding.offsets.insert(encoding.offsets.begin(), specials.prefix_ids.size(), ByteSpan{0, 0});
   }
   return encoding;
+}
+
+Encoding encode_prompt(const Tokenizer& tokenizer, const std::string& prompt) {
+  const Tokenizer::Specials& specials = tokenizer.specials();
+  RenderedText rendered;
+  rendered.text = prompt;
+  rendered.has_bos = specials.bos_id && !specials.bos_token.empty() && prompt.starts_with(specials.bos_token);
+  if (rendered.has_bos) rendered.specials.push_back({{0, specials.bos_token.size()}, *specials.bos_id});
+  return encode_rendered(tokenizer, rendered);
 }
 
 }  // namespace finetune

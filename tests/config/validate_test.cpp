@@ -19,7 +19,7 @@ TEST(Validate, AcceptsACompleteConfiguration) {
        {ConfigUse::train, ConfigUse::plan, ConfigUse::eval, ConfigUse::generate}) {
     EXPECT_NO_THROW(validate(load_text(kComplete), use));
   }
-  for (const char* text : {"method: full", "optim: sgd", "template: none", "template: alpaca",
+  for (const char* text : {"method: full", "optim: sgd", "template: none", "template: alpaca", "template: chatml", "template: my.jinja",
                            "prefix_sharing: off", "gradient_checkpointing: false",
                            "init_lora_weights: runs/a", "use_rslora: true", "eval_split: 0.5"}) {
     EXPECT_NO_THROW(validate(load_text(kComplete + text), ConfigUse::train)) << text;
@@ -69,7 +69,6 @@ INSTANTIATE_TEST_SUITE_P(
         Missing{"use_dora: true", "use_dora: true is not in this version"},
         Missing{"loraplus_lr_ratio: 16", "loraplus_lr_ratio: 16 is not in this version"},
         Missing{"init_lora_weights: pissa", "init_lora_weights: pissa is not in this version"},
-        Missing{"template: chatml", "template: chatml is not in this version"},
         Missing{"prefix_sharing: on", "prefix_sharing: on is not in this version"},
         Missing{"reference_adapter: runs/a",
                 "reference_adapter: runs/a is not in this version; leave it out"},

@@ -182,6 +182,27 @@ TEST_F(DatasetTest, RefusesRows) {
   expect_problem("{\"prompt\": \"a\", \"completion\": \"b\", \"messages\": []}", "fits the formats");
 }
 
+TEST_F(DatasetTest, TemplatesSeeToolsPartsAndOtherFields) {
+  const std::string path = (folder_.path() / "own.jinja").string();
+  std::ofstream(path) << "{{ tools | length if tools }}{% for m in messages %}{{ m.role }}:{{ m.content if m.content is string }}"
+                         "{% for p in (m.content if m.content is sequence and m.content is not string else []) %}{{ p.text }}{% endfor %}"
+                         "{% for c in m.tool_calls %}{{ c.name }}{% endfor %}{{ m.reasoning_content }}{{ eos_token }}{% endfor %}";
+  const auto row = [&](std::string json) {
+    std::erase(json, '\n');
+    return text(open(json, path).examples[0]);
+  };
+  EXPECT_EQ(row(R"({"tools": [{"name": "f"}], "messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]},
+      {"role": "assistant", "content": null, "tool_calls": [{"name": "f"}]}, {"role": "tool", "content": ""},
+      {"role": "assistant", "content": "a", "reasoning_content": "why"}]})"),
+            "<s>1user:q</s>assistant:f</s>tool:</s>assistant:awhy</s>");
+  EXPECT_EQ(row(R"({"tools": "[{\"name\": \"f\"}]", "conversations": [{"from": "human", "value": "q"}, {"from": "observation", "value": "o"},
+      {"from": "gpt", "value": "a"}]})"),
+            "<s>1user:q</s>tool:o</s>assistant:a</s>");
+  expect_problem(R"({"tools": 3, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})",
+                 "\"tools\" is the number 3; expected a list of objects");
+  expect_problem(R"({"tools": [{}], "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})", "has no place");
+}
+
 TEST_F(DatasetTest, ReportsAllProblemsOfAllFiles) {
   std::string content = kAlpacaRow;
   for (int i = 0; i < 11; ++i) content += "{\"instruction\": \"a\"}\n";

@@ -1,0 +1,15 @@
+# The chat templates in templates/ as a source file, so that the library needs no files at run time.
+
+# finetune_write_templates(output template...)
+function(finetune_write_templates output)
+  set(text "#include \"text/builtin_templates.h\"\n\nnamespace finetune {\n\n")
+  string(APPEND text "const std::vector<BuiltinTemplate>& builtin_templates() {\n")
+  string(APPEND text "  static const std::vector<BuiltinTemplate> templates = {\n")
+  foreach(file IN LISTS ARGN)
+    get_filename_component(name "${file}" NAME_WE)
+    file(READ "${file}" content)
+    string(APPEND text "      {\"${name}\", R\"template(${content})template\"},\n")
+  endforeach()
+  string(APPEND text "  };\n  return templates;\n}\n\n}  // namespace finetune\n")
+  file(CONFIGURE OUTPUT "${output}" CONTENT "${text}" @ONLY)
+endfunction()

@@ -1,0 +1,126 @@
+#include "commands/inspect.h"
+#include "commands/session.h"
+#include "finetune/base/error.h"
+#include "finetune/base/text.h"
+#include "finetune/formats/peft.h"
+#include "finetune/model/write_model.h"
+
+#include <nlohmann/json.hpp>
+
+#include <map>
+#include <set>
+
+namespace finetune {
+
+using nlohmann::ordered_json;
+
+namespace {
+
+struct InspectFolderOptions {
+  std::string folder;
+  bool json = false;
+};
+
+/// "model.layers.3.self_attn.q_proj.weight" -> "q_proj".
+std::string last_name(std::string module) {
+  const std::string ending = ".weight";
+  if (module.ends_with(ending)) module.resize(module.size() - ending.size());
+  return module.substr(module.rfind('.') + 1);
+}
+
+/// "key: value" a line, or the object as JSON.
+void print(const ordered_json& values, bool json) {
+  if (json) return write_output("-", values.dump(2) + "\n");
+  std::string text;
+  for (const auto& [name, value] : values.items()) {
+    std::string shown = value.is_string() ? value.get<std::string>() : value.dump();
+    if (value.is_number_integer() && value.get<std::int64_t>() >= 1000) shown = format_count(value.get<std::int64_t>());
+    if (value.is_array()) {
+      std::vector<std::string> parts;
+      for (const auto& item : value) parts.push_back(item.is_string() ? item.get<std::string>() : item.dump());
+      shown = join(parts, ", ");
+    }
+    text += fmt::format("{:24}{}\n", name, value.is_null() ? "-" : shown);
+  }
+  write_output("-", text);
+}
+
+void run_inspect_model(const InspectFolderOptions& options) {
+  const std::filesystem::path folder = options.folder;
+  const ModelConfig config = read_model_config(folder);
+  const std::string layers = config.names.prefix + config.names.layers + ".";
+  std::int64_t parameters = 0;
+  std::uint64_t bytes = 0;
+  std::map<std::string, std::int64_t> dtypes;
+  std::set<std::string> linears;
+  for (const auto& [name, tensor] : read_model_tensors(folder)) {
+    parameters += tensor.numel();
+    bytes += tensor.nbytes();
+    dtypes[dtype_name(tensor.scalar_type())] += tensor.numel();
+    if (tensor.dim() == 2 && name.starts_with(layers)) linears.insert(last_name(name));
+  }
+  std::vector<std::string> types;
+  for (const auto& [type, count] : dtypes) types.push_back(type);
+  const RawTemplate chat = load_raw_template(folder, "auto");
+  print({{"model_type", config.model_type},
+         {"parameters", parameters},
+         {"bytes", format_bytes(bytes)},
+         {"dtype", join(types, ", ")},
+         {"num_hidden_layers", config.num_hidden_layers},
+         {"hidden_size", config.hidden_size},
+         {"intermediate_size", config.intermediate_size},
+         {"num_attention_heads", config.num_attention_heads},
+         {"num_key_value_heads", config.num_key_value_heads},
+         {"head_dim", config.head_dim},
+         {"vocab_size", config.vocab_size},
+         {"longest_sequence", config.longest_sequence()},
+         {"tie_word_embeddings", config.tie_word_embeddings},
+         {"template", chat.where},
+         {"linears", std::vector<std::string>(linears.begin(), linears.end())}},
+        options.json);
+}
+
+void run_inspect_adapter(const InspectFolderOptions& options) {
+  const PeftAdapter adapter = read_peft_adapter(options.folder);
+  std::int64_t parameters = 0;
+  std::set<std::string> targets, types;
+  for (const auto& [module, pair] : adapter.modules) {
+    parameters += pair.a.numel() + pair.b.numel();
+    targets.insert(last_name(module));
+    types.insert(dtype_name(pair.a.scalar_type()));
+  }
+  const PeftLoraConfig& config = adapter.config;
+  print({{"base_model", config.base_model_name_or_path},
+         {"rank", config.r},
+         {"alpha", config.lora_alpha},
+         {"dropout", config.lora_dropout},
+         {"use_rslora", config.use_rslora},
+         {"scaling", config.scaling()},
+         {"modules", static_cast<std::int64_t>(adapter.modules.size())},
+         {"targets", std::vector<std::string>(targets.begin(), targets.end())},
+         {"parameters", parameters},
+         {"dtype", join({types.begin(), types.end()}, ", ")}},
+        options.json);
+}
+
+}  // namespace
+
+void add_inspect_model(CLI::App& inspect) {
+  auto options = std::make_shared<InspectFolderOptions>();
+  CLI::App* verb = add_verb(inspect, "model", "Family, shapes, size and targets of a model folder", "finetune inspect model data/tiny-base",
+                            std::make_shared<CommonOptions>());
+  verb->add_option("folder", options->folder, "Model folder")->type_name("DIR")->required();
+  verb->add_flag("--json", options->json, "Print JSON");
+  verb->final_callback([options] { run_inspect_model(*options); });
+}
+
+void add_inspect_adapter(CLI::App& inspect) {
+  auto options = std::make_shared<InspectFolderOptions>();
+  CLI::App* verb = add_verb(inspect, "adapter", "Rank, targets and size of an adapter folder", "finetune inspect adapter runs/lora",
+                            std::make_shared<CommonOptions>());
+  verb->add_option("folder", options->folder, "Adapter folder")->type_name("DIR")->required();
+  verb->add_flag("--json", options->json, "Print JSON");
+  verb->final_callback([options] { run_inspect_adapter(*options); });
+}
+
+}  // namespace finetune

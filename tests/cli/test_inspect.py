@@ -1,0 +1,68 @@
+"""`finetune inspect`: data, model, adapter, template."""
+
+import json
+
+import program
+
+BASE = program.SOURCE_DIR / "data/tiny-base"
+ROW = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+def render(*arguments, rows=(ROW,), expect=0):
+    done = program.run("inspect", "template", *arguments, expect=expect, stdin="".join(json.dumps(row) + "\n" for row in rows))
+    return [json.loads(line) for line in done.stdout.splitlines()] if expect == 0 else done.stderr
+
+
+def test_template_of_a_file(tmp_path):
+    file = tmp_path / "my.jinja"
+    file.write_text("{{ bos_token }}{{ messages[0].content }}{{ tools }}{{ eos_token }}{% if stop %}{{ raise_exception('no') }}{% endif %}")
+    rows = [ROW, {**ROW, "bos_token": "<b>", "tools": []}, {**ROW, "stop": 1}]
+    texts = render("--template", file, rows=rows)
+    assert texts[:2] == [{"text": "<s>HiNone</s>"}, {"text": "<b>Hi[]</s>"}]
+    assert texts[2]["error"].endswith("my.jinja:1: no")
+
+
+def test_template_of_a_model(tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<e>"}')
+    assert render("--model", tmp_path) == [{"text": "Hi<e>"}]
+    assert render("--template", "chatml") == [{"text": "<|im_start|>user\nHi<|im_end|>\n"}]
+    assert "### Instruction:\nHi" in render("--model", BASE, rows=[{**ROW, "add_generation_prompt": True}])[0]["text"]
+
+
+def test_template_errors(tmp_path):
+    file = tmp_path / "bad.jinja"
+    file.write_text("a\n{% if %}")
+    assert "bad.jinja:2:" in render("--template", file, expect=4)
+    assert "did you mean chatml" in render("--template", "chatm", expect=2)
+    assert "--template" in render(expect=2)
+    assert "no such folder" in render("--model", tmp_path / "none", expect=4)
+
+
+def test_data_marks_what_is_trained(tmp_path):
+    rows = [{"prompt": "What is a pod?", "completion": f" A pod is {i}."} for i in range(20)]
+    data = program.write_rows(tmp_path / "rows.jsonl", rows)
+    arguments = ["--model", BASE, f"datasets={data}", "template=none", "max_length=9"]
+    text = program.run("inspect", "data", *arguments).stdout
+    assert "What is a pod?[[ A pod is 0.</s>]]" in text
+    assert "20 rows" in text and "above max_length 9: 20 (100.0 %); overlength: error" in text
+    report = json.loads(program.run("inspect", "data", *arguments, "--json", "--samples", "1").stdout)["datasets"][0]
+    assert report["rows"] == 20 and report["over_length"] == 20
+    assert sum(bucket["rows"] for bucket in report["histogram"]) == 20
+    assert len(report["samples"]) == 1 and report["samples"][0]["line"] == 1
+    assert report["samples"][0]["text"].endswith("[[ A pod is 0.</s>]]")
+    program.run("inspect", "data", "--model", BASE, expect=2)
+
+
+def test_model_and_adapter(tmp_path):
+    model = json.loads(program.run("inspect", "model", BASE, "--json").stdout)
+    assert model["model_type"] == "llama" and model["template"] == "alpaca"
+    assert {"q_proj", "v_proj", "down_proj"} <= set(model["linears"])
+    assert f"{model['parameters']:,}" in program.run("inspect", "model", BASE).stdout
+    data = program.write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": "b"}] * 4)
+    out = program.train(tmp_path, model=BASE, datasets=[{"path": str(data)}], template="none", max_steps=1, lora_rank=4,
+                        save_steps=1, target_modules=["q_proj", "v_proj"])
+    adapter = json.loads(program.run("inspect", "adapter", out, "--json").stdout)
+    assert adapter["rank"] == 4 and adapter["targets"] == ["q_proj", "v_proj"]
+    assert adapter["parameters"] > 0 and adapter["dtype"] == "float32"
+    program.run("inspect", "adapter", tmp_path / "none", expect=4)
