@@ -27,27 +27,20 @@ bool word_after(std::string_view text, std::size_t position) {
 
 void AddedTokenMatcher::add(const std::string& pattern, const AddedToken& token) {
   if (pattern.empty()) return;
-  std::size_t node = 0;
-  for (const char byte : pattern) {
-    const auto [child, is_new] = nodes_[node].children.try_emplace(byte, nodes_.size());
-    node = child->second;
-    if (is_new) nodes_.emplace_back();
-  }
-  if (nodes_[node].token >= 0) return;
-  nodes_[node].token = static_cast<std::ptrdiff_t>(tokens_.size());
+  const std::uint32_t known = trie_.walk(pattern);
+  if (known != PrefixTrie::kNone && trie_.number(known) >= 0) return;
+  trie_.put(pattern, static_cast<std::int32_t>(tokens_.size()));
+  begins_[static_cast<unsigned char>(pattern[0])] = true;
   tokens_.push_back(token);
 }
 
-std::pair<std::ptrdiff_t, std::size_t> AddedTokenMatcher::longest_at(std::string_view text,
-                                                                     std::size_t position) const {
-  std::pair<std::ptrdiff_t, std::size_t> best = {-1, position};
-  std::size_t node = 0;
+std::pair<std::int32_t, std::size_t> AddedTokenMatcher::longest_at(std::string_view text, std::size_t position) const {
+  std::pair<std::int32_t, std::size_t> best = {-1, position};
+  std::uint32_t node = PrefixTrie::kRoot;
   while (position < text.size()) {
-    const auto child = nodes_[node].children.find(text[position]);
-    if (child == nodes_[node].children.end()) break;
-    node = child->second;
-    ++position;
-    if (nodes_[node].token >= 0) best = {nodes_[node].token, position};
+    node = trie_.step(node, text[position++]);
+    if (node == PrefixTrie::kNone) break;
+    if (trie_.number(node) >= 0) best = {trie_.number(node), position};
   }
   return best;
 }
@@ -57,6 +50,10 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
   std::size_t done = 0;
   std::size_t position = tokens_.empty() ? text.size() : 0;
   while (position < text.size()) {
+    if (!begins_[static_cast<unsigned char>(text[position])]) {
+      ++position;
+      continue;
+    }
     const auto [index, match_end] = longest_at(text, position);
     if (index < 0) {
       ++position;

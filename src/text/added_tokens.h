@@ -1,8 +1,9 @@
 #pragma once
 
 #include "finetune/text/tokenizer.h"
+#include "text/prefix_trie.h"
 
-#include <map>
+#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,14 +37,11 @@ class AddedTokenMatcher {
   std::vector<Part> split(std::string_view text) const;
 
  private:
-  struct Node {
-    std::map<char, std::size_t> children;
-    std::ptrdiff_t token = -1;  ///< index into tokens_ of the pattern that ends here
-  };
   /// Longest pattern at `position`: index of its token, or -1, and its end.
-  std::pair<std::ptrdiff_t, std::size_t> longest_at(std::string_view text, std::size_t position) const;
+  std::pair<std::int32_t, std::size_t> longest_at(std::string_view text, std::size_t position) const;
 
-  std::vector<Node> nodes_ = std::vector<Node>(1);
+  PrefixTrie trie_;
+  std::array<bool, 256> begins_ = {};  ///< bytes that a pattern begins with
   std::vector<AddedToken> tokens_;
 };
 

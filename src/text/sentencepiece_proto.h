@@ -7,10 +7,22 @@
 
 namespace finetune {
 
-/// The few facts of a sentencepiece ModelProto that the library does not tell (sentencepiece_model.proto).
+/// A piece of the model: its text, score and kind.
+struct SentencePiece {
+  enum Kind : std::uint64_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+  std::string_view text;
+  float score = 0;
+  std::uint64_t kind = normal;
+};
+
+/// What a serialized ModelProto says that the library does not tell (sentencepiece_model.proto). Views into it.
 struct SentencePieceFacts {
+  bool unigram = true;  ///< trainer_spec.model_type is UNIGRAM
+  bool byte_fallback = false;
   bool add_dummy_prefix = true;
-  std::vector<std::int32_t> user_defined;  ///< ids of pieces of type USER_DEFINED
+  std::string_view charsmap;  ///< normalizer_spec.precompiled_charsmap
+  std::string_view denormalizer_charsmap;
+  std::vector<SentencePiece> pieces;  ///< by id
 };
 
 /// Reads the serialized model; parts that do not parse are left at their defaults (the library judges the file).

@@ -3,6 +3,7 @@
 #include "finetune/base/error.h"
 #include "finetune/base/text.h"
 #include "text/json_tokenizer.h"
+#include "text/rank_file.h"
 #include "text/sentencepiece_tokenizer.h"
 
 #include <algorithm>
@@ -60,6 +61,48 @@ void settle_added_specials(const TokenizerConfig& config, bool add_bos_otherwise
   if (specials.add_eos) specials.suffix_ids.push_back(*specials.eos_id);
 }
 
+/// vocab.json and merges.txt say nothing about the stages around them.
+std::unique_ptr<Tokenizer> load_vocab_and_merges(const std::filesystem::path& vocab, const std::filesystem::path& merges,
+                                                 const TokenizerConfig& config) {
+  const std::string& family = config.tokenizer_class.empty() ? config.family : config.tokenizer_class;
+  const auto is_one_of = [&](std::initializer_list<const char*> names) {
+    return std::any_of(names.begin(), names.end(), [&](const char* name) { return family.starts_with(name); });
+  };
+  const bool qwen2 = is_one_of({"qwen2", "qwen3"});
+  if (!qwen2 && !family.empty() && !is_one_of({"gpt2", "gpt_neo", "codegen", "phi", "starcoder", "gpt_bigcode"})) {
+    fail(ErrorKind::model, "{}: how '{}' splits text is not in this version, known are GPT-2 and Qwen2; use a folder with "
+         "tokenizer.json", vocab.string(), family);
+  }
+  TokenizerFile file = read_vocab_and_merges(vocab, merges, qwen2 ? "qwen2" : "gpt2", config.add_prefix_space.value_or(false));
+  return std::make_unique<JsonTokenizer>(std::move(file), config);
+}
+
+std::unique_ptr<Tokenizer> load_model_file(const std::filesystem::path& path, const TokenizerConfig& config,
+                                           bool& is_sentencepiece) {
+  std::string text = read_model_text(path);
+  if (is_rank_file(text)) return load_rank_file(path, text, config);
+  is_sentencepiece = true;
+  return std::make_unique<SentencePieceTokenizer>(path, std::move(text), config);
+}
+
+std::unique_ptr<Tokenizer> load_files(const std::filesystem::path& folder, const TokenizerConfig& config,
+                                      bool& is_sentencepiece) {
+  if (const auto json = find_file(folder, "tokenizer.json", "tokenizer.json"); !json.empty()) {
+    return std::make_unique<JsonTokenizer>(read_tokenizer_file(json), config);
+  }
+  if (const auto model = find_file(folder, "tokenizer.model", ".model"); !model.empty()) {
+    return load_model_file(model, config, is_sentencepiece);
+  }
+  const auto vocab = find_file(folder, "vocab.json", "vocab.json"), merges = find_file(folder, "merges.txt", "merges.txt");
+  if (!vocab.empty() && !merges.empty()) return load_vocab_and_merges(vocab, merges, config);
+  if (const auto ranks = find_file(folder, "qwen.tiktoken", ".tiktoken"); !ranks.empty()) {
+    return load_rank_file(ranks, read_model_text(ranks), config);
+  }
+  fail(ErrorKind::model,
+       "{}: no tokenizer.json, tokenizer.model, vocab.json with merges.txt, or *.tiktoken; copy the tokenizer files of the "
+       "model into it", folder.string());
+}
+
 }  // namespace
 
 void Tokenizer::require_utf8(std::string_view text) {
@@ -90,27 +133,18 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
          folder.string());
   }
   const TokenizerConfig config = read_tokenizer_config(folder);
-  const auto json = find_file(folder, "tokenizer.json", "tokenizer.json");
-  const auto model = find_file(folder, "tokenizer.model", ".model");
-  std::unique_ptr<Tokenizer> tokenizer;
-  if (!json.empty()) {
-    tokenizer = std::make_unique<JsonTokenizer>(json, config);
-  } else if (!model.empty()) {
-    tokenizer = std::make_unique<SentencePieceTokenizer>(model, config);
-  } else {
-    fail(ErrorKind::model, "{}: no tokenizer.json and no tokenizer.model; copy the tokenizer files of the model into it",
-         folder.string());
-  }
+  bool is_sentencepiece = false;
+  std::unique_ptr<Tokenizer> tokenizer = load_files(folder, config, is_sentencepiece);
   name_specials(config, *tokenizer, tokenizer->specials_);
   // LlamaTokenizer and its relatives, for whom tokenizer.model files are made, add BOS unless told otherwise.
-  settle_added_specials(config, json.empty(), tokenizer->specials_);
+  settle_added_specials(config, is_sentencepiece, tokenizer->specials_);
   return tokenizer;
 }
 
 std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& folder) {
   std::vector<std::filesystem::path> files;
   for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-                           "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"}) {
+                           "added_tokens.json", "vocab.json", "merges.txt", "qwen.tiktoken", "chat_template.jinja"}) {
     if (std::filesystem::is_regular_file(folder / name)) files.push_back(folder / name);
   }
   return files;

@@ -35,6 +35,12 @@ void append_utf8(std::string& text, char32_t value);
 bool is_space(char32_t value);
 /// Letters, marks, digits and connectors (Rust's `\w`).
 bool is_word(char32_t value);
+/// Mn, Mc, Me.
+bool is_mark(char32_t value);
+/// Mn.
+bool is_nonspacing_mark(char32_t value);
+/// The categories C*: control, format, unassigned, private use.
+bool is_other(char32_t value);
 /// Nd, Nl, No (Rust's char::is_numeric).
 bool is_numeric(char32_t value);
 /// ASCII punctuation and the categories P* (Rust's char::is_ascii_punctuation or P).
