@@ -41,6 +41,7 @@ int parse_and_run(int argc, char** argv) {
   finetune::add_eval(program);
   finetune::add_generate(program);
   finetune::add_merge(program);
+  finetune::add_inspect(program);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -63,7 +63,6 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
     std::size_t begin = position, end = match_end;
     position = match_end;
     if (token.single_word && (word_before(text, begin) || word_after(text, end))) continue;
-    if (begin < done) continue;  // inside the white space that the token before took along
     while (token.lstrip && begin > done) {
       const std::size_t before = previous_character(text, begin);
       if (!is_space(code_point_at(text, before).value)) break;
@@ -72,7 +71,10 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
     while (token.rstrip && end < text.size() && is_space(code_point_at(text, end).value)) {
       end += code_point_at(text, end).size;
     }
+    if (token.lstrip) begin = std::max(begin, done);
+    if (begin >= end) continue;
     if (begin > done) parts.push_back({-1, done, begin});
+    // A token in the white space that the one before took along is a token all the same, as in `tokenizers`.
     parts.push_back({token.id, begin, end});
     done = end;
   }

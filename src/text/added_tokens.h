@@ -33,7 +33,8 @@ class AddedTokenMatcher {
     std::int32_t id;
     std::size_t begin, end;
   };
-  /// All of the text as parts, none of them empty.
+  /// All of the text as parts, none of them empty. They overlap only where a token takes white space along that holds
+  /// another token.
   std::vector<Part> split(std::string_view text) const;
 
  private:

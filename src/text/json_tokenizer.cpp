@@ -48,7 +48,14 @@ void JsonTokenizer::read(TokenizerFile& file, const TokenizerConfig& config) {
 
 void JsonTokenizer::add_tokens(const json& file, const TokenizerConfig& config) {
   vocab_size_ = model_->vocabulary().id_limit();
-  for (const json& token : stage_of(file, "added_tokens")) add_token(parse_added_token(token));
+  next_id_ = static_cast<std::int32_t>(model_->vocabulary().size());
+  for (const json& item : stage_of(file, "added_tokens")) {
+    AddedToken token = parse_added_token(item);
+    // Where the model does not know the token, `tokenizers` gives it the next free id, whatever the file says.
+    token.id = token_id(token.content).value_or(next_id_);
+    added_.erase(token.content);  // of two with the same content, the last one counts
+    add_token(token);
+  }
   for (const AddedToken& token : config.added) add_token(token);
   for (const std::string& content : config.specials) {
     AddedToken token;
@@ -82,6 +89,7 @@ void JsonTokenizer::add_token(AddedToken token) {
   }
   if (!added_.emplace(token.content, token).second) return;
   vocab_size_ = std::max(vocab_size_, token.id + 1);
+  next_id_ = std::max(next_id_, token.id + 1);
   added_contents_[token.id] = token.content;
   special_[token.id] = token.special;
 }

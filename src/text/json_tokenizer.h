@@ -45,7 +45,7 @@ class JsonTokenizer final : public Tokenizer {
   std::unordered_map<std::string, AddedToken> added_;                 ///< by content
   std::unordered_map<std::int32_t, std::string> added_contents_;      ///< by id
   std::unordered_map<std::int32_t, bool> special_;                    ///< ids left out when specials are skipped
-  std::int32_t vocab_size_ = 0;
+  std::int32_t vocab_size_ = 0, next_id_ = 0;
 };
 
 }  // namespace finetune

@@ -12,7 +12,9 @@ namespace finetune {
 namespace {
 
 constexpr const char* kSpace = R"(\t-\r\x{85}\p{Z})";
-constexpr const char* kWord = R"(\p{L}\p{M}\p{N}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
+// Alphabetic, marks, decimal digits and connectors; of other numbers those of Latin-1 only.
+constexpr const char* kWord =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
 constexpr const char* kHex = "0-9a-fA-F";
 constexpr int kMaxDepth = 100;
 

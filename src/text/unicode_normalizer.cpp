@@ -4,8 +4,8 @@
 
 #include <utf8proc.h>
 
-#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <utility>
 
 namespace finetune {
@@ -25,14 +25,27 @@ std::string normalize_unicode(std::string_view text, utf8proc_option_t options) 
   return result;
 }
 
-/// True when nothing before this character can combine with it: normalization can be done up to here.
-bool begins_unit(char32_t value) {
+/// Can a character before this one combine with it?
+bool combines_with_previous(char32_t value) {
   constexpr std::uint16_t kComposesAsSecond = 0x8000;
-  if (value < 0x300) return true;
+  if (value < 0x300) return false;
   const utf8proc_property_t* property = utf8proc_get_property(static_cast<utf8proc_int32_t>(value));
   const bool hangul_vowel_or_tail = value >= 0x1160 && value <= 0x11FF;
   const bool second = property->comb_index != UINT16_MAX && property->comb_index >= kComposesAsSecond;
-  return property->combining_class == 0 && !second && !hangul_vowel_or_tail;
+  return property->combining_class != 0 || second || hangul_vowel_or_tail;
+}
+
+/// True when normalization can be done up to here. A compatibility form may turn a character into one that combines, such
+/// as the half-width voiced sound mark.
+bool begins_unit(char32_t value, bool compatible) {
+  if (combines_with_previous(value)) return false;
+  if (!compatible || value < 0x300) return true;
+  utf8proc_int32_t decomposed[32];
+  int last_class = 0;
+  const utf8proc_ssize_t size =
+      utf8proc_decompose_char(static_cast<utf8proc_int32_t>(value), decomposed, std::size(decomposed),
+                              static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT), &last_class);
+  return size <= 0 || !combines_with_previous(static_cast<char32_t>(decomposed[0]));
 }
 
 /// True when the normal forms, at least NFC, leave this character alone: by far most text is of such characters.
@@ -93,7 +106,7 @@ class UnicodeNormalizer {
       }
       const CodePoint character = code_point_at(in, position);
       if (!is_inert(character.value, composes_, compatible_)) {
-        return begins_unit(character.value) ? position : start;
+        return begins_unit(character.value, compatible_) ? position : start;
       }
       start = position;
       position += character.size;
@@ -104,7 +117,7 @@ class UnicodeNormalizer {
     std::size_t end = begin + code_point_at(in, begin).size;
     while (end < in.size()) {
       const CodePoint character = code_point_at(in, end);
-      if (begins_unit(character.value)) break;
+      if (begins_unit(character.value, compatible_)) break;
       end += character.size;
     }
     return end;

@@ -39,7 +39,7 @@ bool is_word(char32_t value);
 bool is_mark(char32_t value);
 /// Mn.
 bool is_nonspacing_mark(char32_t value);
-/// The categories C*: control, format, unassigned, private use.
+/// Control, format and private use characters.
 bool is_other(char32_t value);
 /// Nd, Nl, No (Rust's char::is_numeric).
 bool is_numeric(char32_t value);

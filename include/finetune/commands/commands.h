@@ -13,5 +13,6 @@ void add_train(CLI::App& program);
 void add_merge(CLI::App& program);
 void add_eval(CLI::App& program);
 void add_generate(CLI::App& program);
+void add_inspect(CLI::App& program);
 
 }  // namespace finetune
