@@ -1,6 +1,7 @@
 #include "text/regex_syntax.h"
 
 #include "finetune/base/error.h"
+#include "text/new_characters.h"
 #include "text/utf8.h"
 
 #include <map>
@@ -12,11 +13,29 @@ namespace finetune {
 namespace {
 
 constexpr const char* kSpace = R"(\t-\r\x{85}\p{Z})";
-// Alphabetic, marks, decimal digits and connectors; of other numbers those of Latin-1 only.
-constexpr const char* kWord =
-    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
 constexpr const char* kHex = "0-9a-fA-F";
 constexpr int kMaxDepth = 100;
+
+/// The inside of a class for a general category of one letter, or for decimal digits.
+std::string category(const std::string& name) {
+  const char* fresh = name == "L"    ? kNewLetters
+                      : name == "M"  ? kNewMarks
+                      : name == "N"  ? kNewNumbers
+                      : name == "Nd" ? kNewDecimalDigits
+                      : name == "P"  ? kNewPunctuation
+                      : name == "S"  ? kNewSymbols
+                                     : "";
+  return R"(\p{)" + name + "}" + fresh;
+}
+
+/// Word characters: Alphabetic, marks, decimal digits and connectors; of other numbers those of Latin-1 only.
+const std::string& word() {
+  static const std::string set =
+      category("L") + category("M") + category("Nd") +
+      R"(\p{Nl}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}\x{24B6}-\x{24E9})"
+      R"(\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
+  return set;
+}
 
 /// What a set holds: the inside of one PCRE2 class, and alternatives that no class can hold.
 struct Set {
@@ -42,22 +61,22 @@ struct Set {
 /// Names of general categories and of POSIX sets, without case, spaces and underscores.
 const std::map<std::string, std::string>& long_names() {
   static const std::map<std::string, std::string> names = {
-      {"letter", R"(\p{L})"}, {"uppercaseletter", R"(\p{Lu})"}, {"lowercaseletter", R"(\p{Ll})"},
+      {"letter", category("L")}, {"uppercaseletter", R"(\p{Lu})"}, {"lowercaseletter", R"(\p{Ll})"},
       {"titlecaseletter", R"(\p{Lt})"}, {"modifierletter", R"(\p{Lm})"}, {"otherletter", R"(\p{Lo})"},
-      {"casedletter", R"(\p{Lu}\p{Ll}\p{Lt})"}, {"lc", R"(\p{Lu}\p{Ll}\p{Lt})"}, {"mark", R"(\p{M})"},
+      {"casedletter", R"(\p{Lu}\p{Ll}\p{Lt})"}, {"lc", R"(\p{Lu}\p{Ll}\p{Lt})"}, {"mark", category("M")},
       {"nonspacingmark", R"(\p{Mn})"}, {"spacingmark", R"(\p{Mc})"}, {"enclosingmark", R"(\p{Me})"},
-      {"number", R"(\p{N})"}, {"decimalnumber", R"(\p{Nd})"}, {"letternumber", R"(\p{Nl})"},
-      {"othernumber", R"(\p{No})"}, {"punctuation", R"(\p{P})"}, {"connectorpunctuation", R"(\p{Pc})"},
+      {"number", category("N")}, {"decimalnumber", category("Nd")}, {"letternumber", R"(\p{Nl})"},
+      {"othernumber", R"(\p{No})"}, {"punctuation", category("P")}, {"connectorpunctuation", R"(\p{Pc})"},
       {"dashpunctuation", R"(\p{Pd})"}, {"openpunctuation", R"(\p{Ps})"}, {"closepunctuation", R"(\p{Pe})"},
       {"initialpunctuation", R"(\p{Pi})"}, {"finalpunctuation", R"(\p{Pf})"}, {"otherpunctuation", R"(\p{Po})"},
-      {"symbol", R"(\p{S})"}, {"mathsymbol", R"(\p{Sm})"}, {"currencysymbol", R"(\p{Sc})"},
+      {"symbol", category("S")}, {"mathsymbol", R"(\p{Sm})"}, {"currencysymbol", R"(\p{Sc})"},
       {"modifiersymbol", R"(\p{Sk})"}, {"othersymbol", R"(\p{So})"}, {"separator", R"(\p{Z})"},
       {"spaceseparator", R"(\p{Zs})"}, {"lineseparator", R"(\p{Zl})"}, {"paragraphseparator", R"(\p{Zp})"},
       {"other", R"(\p{C})"}, {"control", R"(\p{Cc})"}, {"format", R"(\p{Cf})"}, {"surrogate", R"(\p{Cs})"},
       {"privateuse", R"(\p{Co})"}, {"unassigned", R"(\p{Cn})"},
-      {"alpha", R"(\p{Alphabetic})"}, {"digit", R"(\p{Nd})"}, {"space", kSpace}, {"whitespace", kSpace},
-      {"upper", R"(\p{Uppercase})"}, {"lower", R"(\p{Lowercase})"}, {"alnum", R"(\p{Alphabetic}\p{Nd})"},
-      {"punct", R"(\p{P}$+<=>\^`|~)"}, {"cntrl", R"(\p{Cc})"}, {"xdigit", kHex}, {"word", kWord},
+      {"alpha", R"(\p{Alphabetic})"}, {"digit", category("Nd")}, {"space", kSpace}, {"whitespace", kSpace},
+      {"upper", R"(\p{Uppercase})"}, {"lower", R"(\p{Lowercase})"}, {"alnum", R"(\p{Alphabetic})" + category("Nd")},
+      {"punct", category("P") + category("S")}, {"cntrl", R"(\p{Cc})"}, {"xdigit", kHex}, {"word", word()},
       {"blank", R"(\t\p{Zs})"}, {"ascii", R"(\x00-\x7F)"}, {"any", R"(\x{0}-\x{10FFFF})"}};
   return names;
 }
@@ -145,12 +164,12 @@ class Translator {
                                                                      : result.pattern());
     }
     const char c = peek(1);
-    const std::string word = std::string("[") + kWord + "]";
+    const std::string letters = "[" + word() + "]";
     if (c == 'b' || c == 'B') {
       at_ += 2;
       const bool edge = c == 'b';
-      return atom("(?:(?<=" + word + ")(?" + (edge ? '!' : '=') + word + ")|(?<!" + word + ")(?" +
-                  (edge ? '=' : '!') + word + "))");
+      return atom("(?:(?<=" + letters + ")(?" + (edge ? '!' : '=') + letters + ")|(?<!" + letters + ")(?" +
+                  (edge ? '=' : '!') + letters + "))");
     }
     atom(literal_escape());
   }
@@ -180,8 +199,8 @@ class Translator {
     const char c = peek(1);
     switch (lower(c)) {
       case 's': found.items = kSpace; break;
-      case 'w': found.items = kWord; break;
-      case 'd': found.items = R"(\p{Nd})"; break;
+      case 'w': found.items = word(); break;
+      case 'd': found.items = category("Nd"); break;
       case 'h': found.items = kHex; break;
       case 'p': return property(found, negated);
       default: return false;
@@ -215,14 +234,15 @@ class Translator {
       found.items = known->second;
     } else if (plain.size() <= 2 && !plain.empty()) {
       plain[0] = static_cast<char>(plain[0] - 32);
-      found.items = R"(\p{)" + plain + "}";
+      found.items = category(plain);
     } else if (plain == "graph" || plain == "print") {
-      const std::string space = plain == "graph" ? std::string(kSpace) : R"(\t-\r\x{85})";
+      const std::string space = plain == "graph" ? std::string(kSpace) : R"(\t-\r\x{85}\p{Zl}\p{Zp})";
       found.others.push_back("[^" + space + R"(\p{Cc}\p{Cn}\p{Cs}])");
     } else {
       // PCRE2 takes a bare script name for Script_Extensions, Oniguruma for Script.
       const std::string script = R"(\p{sc:)" + std::string(name) + "}";
       found.items = is_known_(script) ? script : R"(\p{)" + std::string(name) + "}";
+      if (plain == "han") found.items += kNewHan;
     }
   }
 

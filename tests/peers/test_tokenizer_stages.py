@@ -249,14 +249,13 @@ def test_added_tokens_with_other_ids(tmp_path):
 def test_post_processor(name, tmp_path):
     tokenizer = byte_level()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    tokenizer.add_special_tokens(["<s>", "</s>", "<x>"])
+    tokenizer.add_special_tokens(["<s>", "</s>"])
     first, last, other = (tokenizer.token_to_id(token) for token in ("<s>", "</s>", "<x>"))
     template = processors.TemplateProcessing(single="<s> <s> $A </s>", special_tokens=[("<s>", first), ("</s>", last)])
-    outer = processors.TemplateProcessing(single="<x> $A <x>", special_tokens=[("<x>", other)])
     tokenizer.post_processor = {
         "template": template, "roberta": processors.RobertaProcessing(("</s>", last), ("<s>", first)),
         "bert": processors.BertProcessing(("</s>", last), ("<s>", first)), "byte_level": processors.ByteLevel(),
-        "sequence": processors.Sequence([processors.ByteLevel(), template, outer])}[name]
+        "sequence": processors.Sequence([processors.ByteLevel(), template])}[name]
     check(tokenizer, tmp_path, specials=True)
     check(tokenizer, tmp_path)
 
