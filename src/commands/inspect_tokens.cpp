@@ -1,14 +1,15 @@
 #include "commands/inspect_tokens.h"
 
 #include "finetune/base/error.h"
+#include "finetune/base/text.h"
 #include "finetune/text/tokenizer.h"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -30,6 +31,9 @@ struct InspectTokensOptions {
 
 /// The JSON string of one line of standard input.
 std::string parse_line(const std::string& line, std::size_t number) {
+  if (const std::size_t bad = find_invalid_utf8(line); bad != std::string::npos) {
+    fail(ErrorKind::data, "standard input:{}: not UTF-8 at byte {}; a line is one JSON string in UTF-8", number, bad);
+  }
   try {
     const json value = json::parse(line);
     if (value.is_string()) return value.get<std::string>();
@@ -59,17 +63,18 @@ std::string on_one_line(const std::string& text) {
   return result;
 }
 
-/// Encodes all texts several times and prints the fastest pass: one thread, nothing but the encoding.
+/// Encodes all texts several times and prints the processor's time of the fastest pass: one thread, nothing
+/// but the encoding.
 void measure(const Tokenizer& tokenizer, const std::vector<std::string>& texts, int repeat) {
   std::size_t bytes = 0, tokens = 0;
   for (const std::string& text : texts) bytes += text.size();
   double best = 0;
   for (int pass = 0; pass < repeat; ++pass) {
     tokens = 0;
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();
     for (const std::string& text : texts) tokens += tokenizer.encode(text).ids.size();
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    best = pass == 0 ? seconds.count() : std::min(best, seconds.count());
+    const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+    best = pass == 0 ? seconds : std::min(best, seconds);
   }
   print(json({{"bytes", bytes}, {"tokens", tokens}, {"encode_seconds", best}}).dump() + "\n");
 }

@@ -17,7 +17,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kShortSymbols = 96;  // up to here searching all pairs is faster than a queue
-constexpr std::uint64_t kNoPair = ~std::uint64_t{0};
 
 std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
   return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 |
@@ -27,6 +26,17 @@ std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
 std::uint64_t next_cache_key() {
   static std::atomic<std::uint64_t> last = 0;
   return ++last;
+}
+
+/// Tells the table of a merge of two tokens, which may be written in the characters of bytes.
+void add_cut(CutTable& cuts, std::string_view left, std::string_view right, bool raw_bytes) {
+  if (!raw_bytes) return cuts.add(left, right);
+  constexpr std::size_t kEnough = 8;  // bytes of four characters that stand for bytes
+  std::size_t begin = left.size() - std::min(left.size(), kEnough), end = std::min(right.size(), kEnough);
+  while (begin < left.size() && is_continuation(left[begin])) ++begin;
+  while (end < right.size() && is_continuation(right[end])) ++end;
+  const auto left_bytes = bytes_of_characters(left.substr(begin)), right_bytes = bytes_of_characters(right.substr(0, end));
+  if (left_bytes && right_bytes) cuts.add(*left_bytes, *right_bytes);
 }
 
 }  // namespace
@@ -83,6 +93,7 @@ BpeModel::BpeModel(TokenizerFile& file) : where_(file.where), cache_key_(next_ca
   }
   if (!continuing_prefix_.empty() || !end_suffix_.empty()) symbol_ids_.fill(-1);
   read_merges(file);
+  prepare_cuts();
 }
 
 BpeModel::BpeModel(const std::vector<std::pair<std::string, std::int32_t>>& ranks, const std::string& where)
@@ -110,6 +121,23 @@ BpeModel::BpeModel(const std::vector<std::pair<std::string, std::int32_t>>& rank
       if (right) merges_.put(*left, *right, {rank, rank});
     }
   }
+  prepare_cuts();
+}
+
+void BpeModel::prepare_cuts() {
+  cuts_ = nullptr;
+  const bool all_bytes = raw_bytes_ || (byte_fallback_ && std::find(byte_ids_.begin(), byte_ids_.end(), -1) == byte_ids_.end());
+  // Unknown characters may become one token with their neighbours, or vanish between them.
+  if (!continuing_prefix_.empty() || !end_suffix_.empty() || !all_bytes) return;
+  cuts_ = std::make_unique<CutTable>();
+  bool only_text = true;
+  merges_.for_each([&](std::int32_t left, std::int32_t right) {
+    for (const std::int32_t id : {left, right}) {
+      only_text = only_text && std::find(byte_ids_.begin(), byte_ids_.end(), id) == byte_ids_.end();
+    }
+    add_cut(*cuts_, *vocabulary_.content(left), *vocabulary_.content(right), raw_bytes_);
+  });
+  if (!only_text && !raw_bytes_) cuts_ = nullptr;
 }
 
 void BpeModel::read_merges(TokenizerFile& file) {
@@ -140,6 +168,7 @@ bool BpeModel::take_raw_bytes() {
   }
   symbol_ids_ = ids;
   raw_bytes_ = true;
+  prepare_cuts();
   if (!ignore_merges_) return true;
   raw_words_.reserve(vocabulary_.size());
   for (std::int32_t id = 0; id < vocabulary_.id_limit(); ++id) {
@@ -209,20 +238,42 @@ void BpeModel::push_piece(const std::string& piece, std::size_t begin, std::size
 }
 
 void BpeModel::tokenize(std::string_view word, std::vector<WordToken>& tokens) const {
-  const bool cached = word.size() <= WordCache::kWordBytes;
+  // Words of scripts with few characters come back as they are; only others are worth cutting.
+  constexpr unsigned char kThreeBytes = 0xE0;
+  const bool cut = cuts_ != nullptr && (word.size() > WordCache::kWordBytes || static_cast<unsigned char>(word[0]) >= kThreeBytes);
+  if (!cut) return tokenize_piece(word, true, tokens);
+  if (const auto id = whole_word(word)) {
+    tokens.push_back({*id, 0, static_cast<std::uint32_t>(word.size())});
+    return;
+  }
+  for (std::size_t begin = 0, end = 0; begin < word.size(); begin = end) {
+    end = cuts_->piece_end(word, begin);
+    const std::size_t first = tokens.size();
+    tokenize_piece(word.substr(begin, end - begin), !ignore_merges_, tokens);
+    for (std::size_t i = first; begin > 0 && i < tokens.size(); ++i) {
+      tokens[i].begin += static_cast<std::uint32_t>(begin);
+      tokens[i].end += static_cast<std::uint32_t>(begin);
+    }
+  }
+}
+
+/// `whole`: the piece is a word, or would be encoded alike if it were one.
+void BpeModel::tokenize_piece(std::string_view piece, bool whole, std::vector<WordToken>& tokens) const {
+  const bool cached = piece.size() <= WordCache::kWordBytes;
   WordCache& cache = WordCache::of_thread(cache_key_);
   WordCache::Key key;
   if (cached) {
-    key = WordCache::key(word);
+    key = WordCache::key(piece, whole);
     if (cache.find(key, tokens)) return;
   }
   const std::size_t first = tokens.size();
-  if (const auto id = whole_word(word)) {
-    tokens.push_back({*id, 0, static_cast<std::uint32_t>(word.size())});
+  const auto id = whole ? whole_word(piece) : std::nullopt;
+  if (id) {
+    tokens.push_back({*id, 0, static_cast<std::uint32_t>(piece.size())});
   } else {
     thread_local std::vector<Symbol> symbols;
     symbols.clear();
-    characters(word, symbols);
+    characters(piece, symbols);
     if (symbols.size() <= kShortSymbols) {
       merge_short(symbols);
     } else {

@@ -1,9 +1,12 @@
 #pragma once
 
+#include "text/cut_table.h"
 #include "text/model.h"
 
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,8 +38,16 @@ class BpeModel final : public WordModel {
     /// The last one given for a pair wins.
     void put(std::int32_t left, std::int32_t right, Merge merge);
     const Merge* find(std::int32_t left, std::int32_t right) const;
+    /// Calls `visit(left, right)` for every pair.
+    template <typename Visit>
+    void for_each(const Visit& visit) const {
+      for (const Slot& slot : slots_) {
+        if (slot.pair != kNoPair) visit(static_cast<std::int32_t>(slot.pair >> 32), static_cast<std::int32_t>(slot.pair));
+      }
+    }
 
    private:
+    static constexpr std::uint64_t kNoPair = ~std::uint64_t{0};
     struct Slot {
       std::uint64_t pair;
       Merge merge;
@@ -55,6 +66,8 @@ class BpeModel final : public WordModel {
   };
 
   void read_merges(TokenizerFile& file);
+  void prepare_cuts();
+  void tokenize_piece(std::string_view piece, bool whole, std::vector<WordToken>& tokens) const;
   std::optional<std::int32_t> whole_word(std::string_view word) const;
   void characters(std::string_view word, std::vector<Symbol>& symbols) const;
   void push_piece(const std::string& piece, std::size_t begin, std::size_t end, std::vector<Symbol>& symbols,
@@ -72,7 +85,8 @@ class BpeModel final : public WordModel {
   bool fuse_unknown_ = false, byte_fallback_ = false, ignore_merges_ = false, raw_bytes_ = false;
   std::string continuing_prefix_, end_suffix_;
   Vocabulary raw_words_;     ///< with raw_bytes_ and ignore_merges_: bytes of a token -> id
-  std::uint64_t cache_key_;  ///< of this model's words in the threads' caches
+  std::unique_ptr<CutTable> cuts_;  ///< null: words are not cut
+  std::uint64_t cache_key_;         ///< of this model's words in the threads' caches
 };
 
 }  // namespace finetune

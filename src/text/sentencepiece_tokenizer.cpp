@@ -2,6 +2,7 @@
 
 #include "finetune/base/error.h"
 #include "text/charsmap.h"
+#include "text/utf8.h"
 
 #include <algorithm>
 #include <limits>
@@ -61,13 +62,15 @@ void SentencePieceTokenizer::read_unigram(const SentencePieceFacts& facts) {
     lowest = std::min(lowest, piece.score);
     highest = std::max(highest, piece.score);
   }
-  lattice_.emplace();
+  lattice_.emplace(true);
   lattice_->set_unknown(first_.unk_id(), lowest - kUnknownPenalty);
   for (std::size_t id = 0; id < facts.pieces.size(); ++id) {
     const SentencePiece& piece = facts.pieces[id];
     if (piece.kind == SentencePiece::normal) lattice_->add(piece.text, piece.score, static_cast<std::int32_t>(id));
     if (piece.kind == SentencePiece::user_defined) {
-      const double score = static_cast<double>(piece.text.size()) * highest - kUserDefinedPenalty;
+      const auto inside = [](char byte) { return is_continuation(byte); };
+      const auto characters = piece.text.size() - static_cast<std::size_t>(std::count_if(piece.text.begin(), piece.text.end(), inside));
+      const auto score = static_cast<float>(static_cast<float>(characters) * highest - kUserDefinedPenalty);
       lattice_->add(piece.text, score, static_cast<std::int32_t>(id));
     }
   }

@@ -33,8 +33,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   /// Appends the tokens of text that stands at `base`.
   void encode_plain(std::string_view text, std::size_t base, Encoding& out) const;
   void read_unigram(const SentencePieceFacts& facts);
-  /// The library adds scores up in single precision, and versions differ in which of two equally likely ways they
-  /// take. Cuts the text again that `pieces` begin at `first` in `out` as the library since 0.2 does.
+  /// Versions of the library round differently, and so differ in which of two equally likely ways they take. Cuts the text again that `pieces` begin at `first` in `out` as the library since 0.2 does.
   void settle_ties(const sentencepiece::ImmutableSentencePieceText& pieces, std::size_t first, Encoding& out) const;
   /// The library with the dummy prefix or without, for text that begins at `base`.
   const sentencepiece::SentencePieceProcessor& processor_at(bool at_start) const;

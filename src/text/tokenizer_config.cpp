@@ -2,6 +2,7 @@
 
 #include "finetune/base/error.h"
 #include "text/tokenizer_file.h"
+#include "text/utf8.h"
 
 #include <algorithm>
 #include <cctype>
@@ -131,7 +132,7 @@ void refuse_json(const std::string& where, std::string_view text, std::size_t of
   const auto line = std::count(before.begin(), before.end(), '\n') + 1;
   const std::size_t newline = before.rfind('\n');
   const std::size_t column = newline == std::string_view::npos ? before.size() + 1 : before.size() - newline;
-  fail(ErrorKind::model, "{}:{}:{}: this is not JSON ({}); is the file complete?", where, line, column, problem);
+  fail(ErrorKind::model, "{}:{}:{}: this is not JSON ({}); is the file complete?", where, line, column, utf8_lossy(problem));
 }
 
 json read_json_file(const std::filesystem::path& path) {

@@ -26,6 +26,7 @@ std::vector<UnigramLattice::Step> UnigramLattice::best_steps(std::string_view te
     const double score = best[begin].score;
     next = begin + code_point_at(text, begin).size;
     const auto propose = [&](std::size_t end, double total, std::int32_t id) {
+      if (single_precision_) total = static_cast<float>(total);
       Step& step = best[end];
       if (step.begin == kNowhere || total > step.score) step = {total, static_cast<std::uint32_t>(begin), id};
     };
@@ -114,7 +115,7 @@ class UnigramModel final : public WordModel {
   }
 
   std::string where_;
-  UnigramLattice lattice_;
+  UnigramLattice lattice_{false};
   std::int32_t unknown_ = -1;
   bool fuse_unknown_ = true, byte_fallback_ = false;
   std::array<std::int32_t, 256> byte_ids_{};

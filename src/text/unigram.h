@@ -9,10 +9,12 @@
 
 namespace finetune {
 
-/// The most likely way to cut a text into tokens that have a score each (Viterbi). Sums are taken in double precision,
-/// where those of the scores of real files are exact: among equally likely ways, the first one wins.
+/// The most likely way to cut a text into tokens that have a score each (Viterbi). Among equally likely ways the first
+/// one wins, so the precision of the sums matters: `tokenizers` takes double, sentencepiece single.
 class UnigramLattice {
  public:
+  explicit UnigramLattice(bool single_precision) : single_precision_(single_precision) {}
+
   void add(std::string_view token, double score, std::int32_t id);
   /// The token for a character that no token begins and ends with, and its score; -1: there is none.
   void set_unknown(std::int32_t id, double score);
@@ -30,6 +32,7 @@ class UnigramLattice {
   static constexpr std::uint32_t kNowhere = 0xFFFFFFFF;
   std::vector<Step> best_steps(std::string_view text, const std::string& where) const;
 
+  bool single_precision_;
   PrefixTrie trie_;  ///< numbers are indices into entries_
   struct Entry {
     double score;

@@ -14,9 +14,10 @@ WordCache& WordCache::of_thread(std::uint64_t model) {
   return cache;
 }
 
-WordCache::Key WordCache::key(std::string_view word) {
+WordCache::Key WordCache::key(std::string_view word, bool whole) {
+  constexpr std::uint32_t kPiece = 128;
   Key key;
-  key.size = static_cast<std::uint32_t>(word.size());
+  key.size = static_cast<std::uint32_t>(word.size()) + (whole ? 0 : kPiece);
   std::memcpy(key.bytes.data(), word.data(), word.size());
   constexpr std::uint64_t kOdd = 0x9E3779B97F4A7C15u;
   std::uint64_t hash = key.bytes[0] * kOdd;

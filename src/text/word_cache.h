@@ -26,8 +26,8 @@ class WordCache {
   /// This thread's cache, emptied when another model used it.
   static WordCache& of_thread(std::uint64_t model);
 
-  /// `word` has 1 to kWordBytes bytes.
-  static Key key(std::string_view word);
+  /// `word` has 1 to kWordBytes bytes. Words and mere pieces of words (not `whole`) are kept apart.
+  static Key key(std::string_view word, bool whole);
   /// Appends the tokens of the word and returns true if they are here.
   bool find(const Key& key, std::vector<WordToken>& tokens) const;
   void put(const Key& key, std::span<const WordToken> tokens);
