@@ -32,14 +32,18 @@ struct InspectTokensOptions {
 /// The JSON string of one line of standard input.
 std::string parse_line(const std::string& line, std::size_t number) {
   if (const std::size_t bad = find_invalid_utf8(line); bad != std::string::npos) {
-    fail(ErrorKind::data, "standard input:{}: not UTF-8 at byte {}; a line is one JSON string in UTF-8", number, bad);
+    fail(ErrorKind::data,
+         "standard input:{}: not UTF-8 at byte {}; a line is one JSON string in UTF-8", number,
+         bad);
   }
   try {
     const json value = json::parse(line);
     if (value.is_string()) return value.get<std::string>();
-    fail(ErrorKind::data, "standard input:{}: a line is one JSON string, this one is {}", number, value.type_name());
+    fail(ErrorKind::data, "standard input:{}: a line is one JSON string, this one is {}", number,
+         value.type_name());
   } catch (const json::exception& error) {
-    fail(ErrorKind::data, "standard input:{}: a line is one JSON string in UTF-8 ({})", number, error.what());
+    fail(ErrorKind::data, "standard input:{}: a line is one JSON string in UTF-8 ({})", number,
+         error.what());
   }
 }
 
@@ -55,16 +59,17 @@ std::string on_one_line(const std::string& text) {
       {"\xC2\x85", "\\u0085"}, {"\xE2\x80\xA8", "\\u2028"}, {"\xE2\x80\xA9", "\\u2029"}};
   std::string result;
   for (std::size_t at = 0; at < text.size();) {
-    const auto* found = std::find_if(std::begin(kBreaks), std::end(kBreaks),
-                                     [&](const auto& item) { return text.compare(at, item.first.size(), item.first) == 0; });
+    const auto* found = std::find_if(std::begin(kBreaks), std::end(kBreaks), [&](const auto& item) {
+      return text.compare(at, item.first.size(), item.first) == 0;
+    });
     result += found == std::end(kBreaks) ? std::string_view(text).substr(at, 1) : found->second;
     at += found == std::end(kBreaks) ? 1 : found->first.size();
   }
   return result;
 }
 
-/// Encodes all texts several times and prints the processor's time of the fastest pass: one thread, nothing
-/// but the encoding.
+/// Encodes all texts several times and prints the processor's time of the fastest pass: one thread,
+/// nothing but the encoding.
 void measure(const Tokenizer& tokenizer, const std::vector<std::string>& texts, int repeat) {
   std::size_t bytes = 0, tokens = 0;
   for (const std::string& text : texts) bytes += text.size();
@@ -90,8 +95,8 @@ void run_inspect_tokens(const InspectTokensOptions& options) {
       texts.push_back(std::move(text));
       continue;
     }
-    const Encoding encoding =
-        options.add_special_tokens ? tokenizer->encode_with_specials(text) : tokenizer->encode(text);
+    const Encoding encoding = options.add_special_tokens ? tokenizer->encode_with_specials(text)
+                                                         : tokenizer->encode(text);
     const std::string decoded = tokenizer->decode(encoding.ids, false);
     nlohmann::ordered_json result;
     result["ids"] = encoding.ids;
@@ -107,11 +112,16 @@ void run_inspect_tokens(const InspectTokensOptions& options) {
 void add_inspect_tokens(CLI::App& inspect) {
   auto options = std::make_shared<InspectTokensOptions>();
   CLI::App* verb = inspect.add_subcommand("tokens", "Encode texts and decode them again");
-  verb->footer("Reads one JSON string a line from standard input and prints {\"ids\", \"decoded\"} a line:\n"
-               "  echo '\"Hello world\"' | finetune inspect tokens --model models/base");
-  verb->add_option("--model", options->model, "Folder with the tokenizer's files")->required()->type_name("DIR");
-  verb->add_flag("--add-special-tokens", options->add_special_tokens, "Add BOS and EOS as the tokenizer does by default");
-  verb->add_option("--repeat", options->repeat, "Print the seconds of the fastest of so many passes instead (scripts/bench)")
+  verb->footer(
+      "Reads one JSON string a line from standard input and prints {\"ids\", \"decoded\"} a line:\n"
+      "  echo '\"Hello world\"' | finetune inspect tokens --model models/base");
+  verb->add_option("--model", options->model, "Folder with the tokenizer's files")
+      ->required()
+      ->type_name("DIR");
+  verb->add_flag("--add-special-tokens", options->add_special_tokens,
+                 "Add BOS and EOS as the tokenizer does by default");
+  verb->add_option("--repeat", options->repeat,
+                   "Print the seconds of the fastest of so many passes instead (scripts/bench)")
       ->group("");
   verb->final_callback([options] { run_inspect_tokens(*options); });
 }

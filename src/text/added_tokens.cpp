@@ -34,7 +34,8 @@ void AddedTokenMatcher::add(const std::string& pattern, const AddedToken& token)
   tokens_.push_back(token);
 }
 
-std::pair<std::int32_t, std::size_t> AddedTokenMatcher::longest_at(std::string_view text, std::size_t position) const {
+std::pair<std::int32_t, std::size_t> AddedTokenMatcher::longest_at(std::string_view text,
+                                                                   std::size_t position) const {
   std::pair<std::int32_t, std::size_t> best = {-1, position};
   std::uint32_t node = PrefixTrie::kRoot;
   while (position < text.size()) {
@@ -74,7 +75,8 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
     if (token.lstrip) begin = std::max(begin, done);
     if (begin >= end) continue;
     if (begin > done) parts.push_back({-1, done, begin});
-    // A token in the white space that the one before took along is a token all the same, as in `tokenizers`.
+    // A token in the white space that the one before took along is a token all the same, as in
+    // `tokenizers`.
     parts.push_back({token.id, begin, end});
     done = end;
   }

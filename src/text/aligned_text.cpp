@@ -10,13 +10,17 @@ namespace finetune {
 
 namespace {
 
-// No real tokenizer comes near: three bytes for one at byte level, 18 characters for one under NFKC.
+// No real tokenizer comes near: three bytes for one at byte level, 18 characters for one under
+// NFKC.
 constexpr std::size_t kLargestGrowth = 64, kSmallText = std::size_t{1} << 20;
 
 }  // namespace
 
 AlignedText::AlignedText(std::string_view text, std::size_t base)
-    : view_(text), base_(base), limit_(text.size() * kLargestGrowth + kSmallText), identity_(true) {}
+    : view_(text),
+      base_(base),
+      limit_(text.size() * kLargestGrowth + kSmallText),
+      identity_(true) {}
 
 ByteSpan AlignedText::whole_characters(std::size_t begin, std::size_t end) const {
   while (begin > 0 && is_continuation(view_[begin])) --begin;
@@ -49,7 +53,8 @@ void AlignedText::append(std::string_view text, ByteSpan origin) {
     fail(ErrorKind::data, "a text of more than 4 GiB cannot be tokenized; split the row");
   }
   if (text_.size() + text.size() > limit_) {
-    fail(ErrorKind::model, "the tokenizer's stages make a text more than {} times as long; its file is damaged",
+    fail(ErrorKind::model,
+         "the tokenizer's stages make a text more than {} times as long; its file is damaged",
          kLargestGrowth);
   }
   text_.append(text);

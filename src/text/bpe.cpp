@@ -32,10 +32,12 @@ std::uint64_t next_cache_key() {
 void add_cut(CutTable& cuts, std::string_view left, std::string_view right, bool raw_bytes) {
   if (!raw_bytes) return cuts.add(left, right);
   constexpr std::size_t kEnough = 8;  // bytes of four characters that stand for bytes
-  std::size_t begin = left.size() - std::min(left.size(), kEnough), end = std::min(right.size(), kEnough);
+  std::size_t begin = left.size() - std::min(left.size(), kEnough),
+              end = std::min(right.size(), kEnough);
   while (begin < left.size() && is_continuation(left[begin])) ++begin;
   while (end < right.size() && is_continuation(right[end])) ++end;
-  const auto left_bytes = bytes_of_characters(left.substr(begin)), right_bytes = bytes_of_characters(right.substr(0, end));
+  const auto left_bytes = bytes_of_characters(left.substr(begin)),
+             right_bytes = bytes_of_characters(right.substr(0, end));
   if (left_bytes && right_bytes) cuts.add(*left_bytes, *right_bytes);
 }
 
@@ -76,7 +78,8 @@ BpeModel::BpeModel(TokenizerFile& file) : where_(file.where), cache_key_(next_ca
   const json& config = file.json.at("model");
   const auto dropout = config.find("dropout");
   if (dropout != config.end() && !dropout->is_null() && *dropout != 0.0) {
-    fail(ErrorKind::model, "{}: BPE dropout is not in this version; set \"dropout\" to null", where_);
+    fail(ErrorKind::model, "{}: BPE dropout is not in this version; set \"dropout\" to null",
+         where_);
   }
   fill_vocabulary(file, vocabulary_);
   fuse_unknown_ = config.value("fuse_unk", false);
@@ -96,7 +99,8 @@ BpeModel::BpeModel(TokenizerFile& file) : where_(file.where), cache_key_(next_ca
   prepare_cuts();
 }
 
-BpeModel::BpeModel(const std::vector<std::pair<std::string, std::int32_t>>& ranks, const std::string& where)
+BpeModel::BpeModel(const std::vector<std::pair<std::string, std::int32_t>>& ranks,
+                   const std::string& where)
     : where_(where), ignore_merges_(true), raw_bytes_(true), cache_key_(next_cache_key()) {
   symbol_ids_.fill(-1);
   byte_ids_.fill(-1);
@@ -111,7 +115,9 @@ BpeModel::BpeModel(const std::vector<std::pair<std::string, std::int32_t>>& rank
     if (bytes.size() == 1) symbol_ids_[static_cast<unsigned char>(bytes[0])] = rank;
   }
   for (std::size_t byte = 0; byte < 256; ++byte) {
-    if (symbol_ids_[byte] < 0) fail(ErrorKind::model, "{}: the byte 0x{:02X} is no token; is the file complete?", where_, byte);
+    if (symbol_ids_[byte] < 0)
+      fail(ErrorKind::model, "{}: the byte 0x{:02X} is no token; is the file complete?", where_,
+           byte);
   }
   for (const auto& [bytes, rank] : ranks) {
     for (std::size_t cut = 1; cut < bytes.size(); ++cut) {
@@ -126,7 +132,9 @@ BpeModel::BpeModel(const std::vector<std::pair<std::string, std::int32_t>>& rank
 
 void BpeModel::prepare_cuts() {
   cuts_ = nullptr;
-  const bool all_bytes = raw_bytes_ || (byte_fallback_ && std::find(byte_ids_.begin(), byte_ids_.end(), -1) == byte_ids_.end());
+  const bool all_bytes =
+      raw_bytes_ ||
+      (byte_fallback_ && std::find(byte_ids_.begin(), byte_ids_.end(), -1) == byte_ids_.end());
   // Unknown characters may become one token with their neighbours, or vanish between them.
   if (!continuing_prefix_.empty() || !end_suffix_.empty() || !all_bytes) return;
   cuts_ = std::make_unique<CutTable>();
@@ -147,10 +155,12 @@ void BpeModel::read_merges(TokenizerFile& file) {
   for (const auto& [left, right] : file.lists.merges) {
     const bool cut = !continuing_prefix_.empty() && right.starts_with(continuing_prefix_);
     result.assign(left).append(right, cut ? continuing_prefix_.size() : 0);
-    const auto left_id = vocabulary_.find(left), right_id = vocabulary_.find(right), result_id = vocabulary_.find(result);
+    const auto left_id = vocabulary_.find(left), right_id = vocabulary_.find(right),
+               result_id = vocabulary_.find(result);
     if (!left_id || !right_id || !result_id) {
-      fail(ErrorKind::model, "{}: merge {} ('{}' + '{}') needs a token that is not in the vocabulary", where_,
-           rank, left, right);
+      fail(ErrorKind::model,
+           "{}: merge {} ('{}' + '{}') needs a token that is not in the vocabulary", where_, rank,
+           left, right);
     }
     merges_.put(*left_id, *right_id, {rank, *result_id});
     ++rank;
@@ -188,7 +198,8 @@ void BpeModel::characters(std::string_view word, std::vector<Symbol>& symbols) c
   const auto place = [](std::size_t at) { return static_cast<std::uint32_t>(at); };
   if (raw_bytes_) {
     for (std::size_t i = 0; i < word.size(); ++i) {
-      symbols.push_back({symbol_ids_[static_cast<unsigned char>(word[i])], 0, 0, place(i), place(i + 1), 0, 0});
+      symbols.push_back(
+          {symbol_ids_[static_cast<unsigned char>(word[i])], 0, 0, place(i), place(i + 1), 0, 0});
     }
     return;
   }
@@ -209,8 +220,8 @@ void BpeModel::characters(std::string_view word, std::vector<Symbol>& symbols) c
   if (unknown.id >= 0) symbols.push_back(unknown);
 }
 
-void BpeModel::push_piece(const std::string& piece, std::size_t begin, std::size_t end, std::vector<Symbol>& symbols,
-                          Symbol& unknown) const {
+void BpeModel::push_piece(const std::string& piece, std::size_t begin, std::size_t end,
+                          std::vector<Symbol>& symbols, Symbol& unknown) const {
   const auto first = static_cast<std::uint32_t>(begin), last = static_cast<std::uint32_t>(end);
   if (const auto id = vocabulary_.find(piece)) {
     if (unknown.id >= 0) symbols.push_back(unknown);
@@ -219,14 +230,17 @@ void BpeModel::push_piece(const std::string& piece, std::size_t begin, std::size
     return;
   }
   const auto byte_id = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
-  if (byte_fallback_ && std::all_of(piece.begin(), piece.end(), [&](char byte) { return byte_id(byte) >= 0; })) {
-    // A token met before that is unknown still waits behind these bytes, as it does in `tokenizers`.
+  if (byte_fallback_ &&
+      std::all_of(piece.begin(), piece.end(), [&](char byte) { return byte_id(byte) >= 0; })) {
+    // A token met before that is unknown still waits behind these bytes, as it does in
+    // `tokenizers`.
     for (const char byte : piece) symbols.push_back({byte_id(byte), 0, 0, first, last, 0, 0});
     return;
   }
   if (unknown_name_.empty()) return;  // the character vanishes, as with `tokenizers`
   if (unknown_id_ < 0) {
-    fail(ErrorKind::model, "{}: '{}' is not in the vocabulary, and neither is the unknown token '{}'", where_, piece,
+    fail(ErrorKind::model,
+         "{}: '{}' is not in the vocabulary, and neither is the unknown token '{}'", where_, piece,
          unknown_name_);
   }
   if (unknown.id >= 0 && fuse_unknown_) {
@@ -240,7 +254,8 @@ void BpeModel::push_piece(const std::string& piece, std::size_t begin, std::size
 void BpeModel::tokenize(std::string_view word, std::vector<WordToken>& tokens) const {
   // Words of scripts with few characters come back as they are; only others are worth cutting.
   constexpr unsigned char kThreeBytes = 0xE0;
-  const bool cut = cuts_ != nullptr && (word.size() > WordCache::kWordBytes || static_cast<unsigned char>(word[0]) >= kThreeBytes);
+  const bool cut = cuts_ != nullptr && (word.size() > WordCache::kWordBytes ||
+                                        static_cast<unsigned char>(word[0]) >= kThreeBytes);
   if (!cut) return tokenize_piece(word, true, tokens);
   if (const auto id = whole_word(word)) {
     tokens.push_back({*id, 0, static_cast<std::uint32_t>(word.size())});
@@ -258,7 +273,8 @@ void BpeModel::tokenize(std::string_view word, std::vector<WordToken>& tokens) c
 }
 
 /// `whole`: the piece is a word, or would be encoded alike if it were one.
-void BpeModel::tokenize_piece(std::string_view piece, bool whole, std::vector<WordToken>& tokens) const {
+void BpeModel::tokenize_piece(std::string_view piece, bool whole,
+                              std::vector<WordToken>& tokens) const {
   const bool cached = piece.size() <= WordCache::kWordBytes;
   WordCache& cache = WordCache::of_thread(cache_key_);
   WordCache::Key key;
@@ -282,7 +298,8 @@ void BpeModel::tokenize_piece(std::string_view piece, bool whole, std::vector<Wo
     for (const Symbol& symbol : symbols) {
       if (symbol.id >= 0) tokens.push_back({symbol.id, symbol.begin, symbol.end});
     }
-    if (symbols.capacity() > kShortSymbols * 1024) symbols = {};  // one long text must not hold its memory
+    if (symbols.capacity() > kShortSymbols * 1024)
+      symbols = {};  // one long text must not hold its memory
   }
   if (cached) cache.put(key, std::span(tokens).subspan(first));
 }

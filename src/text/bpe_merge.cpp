@@ -40,9 +40,12 @@ void BpeModel::merge_short(std::vector<Symbol>& symbols) const {
 }
 
 void BpeModel::merge_long(std::vector<Symbol>& symbols) const {
-  using Candidate = std::tuple<std::int32_t, std::int32_t, std::int32_t>;  // rank, left index, result
+  using Candidate =
+      std::tuple<std::int32_t, std::int32_t, std::int32_t>;  // rank, left index, result
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
-  const auto at = [&](std::int32_t index) -> Symbol& { return symbols[static_cast<std::size_t>(index)]; };
+  const auto at = [&](std::int32_t index) -> Symbol& {
+    return symbols[static_cast<std::size_t>(index)];
+  };
   const auto offer = [&](std::int32_t left) {
     if (left < 0 || at(left).next < 0) return;
     const Merge* merge = merges_.find(at(left).id, at(at(left).next).id);

@@ -13,12 +13,13 @@ using nlohmann::json;
 
 /// What sentencepiece's "nmt" rules do to control and white space characters.
 std::string_view nmt(char32_t value, std::string_view bytes) {
-  const bool dropped = (value >= 0x01 && value <= 0x08) || value == 0x0B || (value >= 0x0E && value <= 0x1F) ||
-                       value == 0x7F || value == 0x8F || value == 0x9F;
+  const bool dropped = (value >= 0x01 && value <= 0x08) || value == 0x0B ||
+                       (value >= 0x0E && value <= 0x1F) || value == 0x7F || value == 0x8F ||
+                       value == 0x9F;
   if (dropped) return {};
-  const bool space = value == 0x09 || value == 0x0A || value == 0x0C || value == 0x0D || value == 0x1680 ||
-                     (value >= 0x200B && value <= 0x200F) || value == 0x2028 || value == 0x2029 || value == 0x2581 ||
-                     value == 0xFEFF || value == 0xFFFD;
+  const bool space = value == 0x09 || value == 0x0A || value == 0x0C || value == 0x0D ||
+                     value == 0x1680 || (value >= 0x200B && value <= 0x200F) || value == 0x2028 ||
+                     value == 0x2029 || value == 0x2581 || value == 0xFEFF || value == 0xFFFD;
   return space ? " " : bytes;
 }
 
@@ -70,7 +71,8 @@ Normalizer make_strip(const json& config) {
   return [left, right](AlignedText& text) {
     const std::string_view in = text.text();
     std::size_t begin = 0, end = in.size();
-    while (left && begin < end && is_space(code_point_at(in, begin).value)) begin += code_point_at(in, begin).size;
+    while (left && begin < end && is_space(code_point_at(in, begin).value))
+      begin += code_point_at(in, begin).size;
     while (right && end > begin) {
       std::size_t last = end - 1;
       while (is_continuation(in[last])) --last;

@@ -13,7 +13,8 @@ namespace finetune {
 
 namespace {
 
-// A unit of the trie: the byte that leads to it, whether a rule ends there, and where its children are.
+// A unit of the trie: the byte that leads to it, whether a rule ends there, and where its children
+// are.
 bool has_leaf(std::uint32_t unit) { return (unit >> 8 & 1) != 0; }
 std::uint32_t label(std::uint32_t unit) { return unit & (0x80000000u | 0xFFu); }
 std::uint32_t offset(std::uint32_t unit) { return (unit >> 10) << ((unit & 0x200u) >> 6); }
@@ -32,7 +33,9 @@ std::size_t grapheme_end(std::string_view text, std::size_t begin) {
   for (std::size_t end = begin + character.size; end < text.size(); end += character.size) {
     const auto before = static_cast<utf8proc_int32_t>(character.value);
     character = code_point_at(text, end);
-    if (utf8proc_grapheme_break_stateful(before, static_cast<utf8proc_int32_t>(character.value), &state)) return end;
+    if (utf8proc_grapheme_break_stateful(before, static_cast<utf8proc_int32_t>(character.value),
+                                         &state))
+      return end;
   }
   return text.size();
 }
@@ -42,8 +45,9 @@ std::size_t grapheme_end(std::string_view text, std::size_t begin) {
 Charsmap::Charsmap(std::string_view blob, const std::string& where) {
   const std::uint32_t size = blob.size() < 4 ? 0 : little_endian(blob);
   if (size == 0 || size % 4 != 0 || size > blob.size() - 4) {
-    fail(ErrorKind::model, "{}: the normalizer's precompiled rules are damaged (a trie of {} bytes in {})", where, size,
-         blob.size());
+    fail(ErrorKind::model,
+         "{}: the normalizer's precompiled rules are damaged (a trie of {} bytes in {})", where,
+         size, blob.size());
   }
   for (std::size_t i = 0; i < size; i += 4) units_.push_back(little_endian(blob.substr(4 + i)));
   texts_ = blob.substr(4 + size);
@@ -69,8 +73,10 @@ void Charsmap::check(const std::string& where) const {
     }
   }
   if (!sound || texts_.empty() || texts_.back() != '\0') {
-    fail(ErrorKind::model, "{}: the normalizer's precompiled rules are damaged (a trie of {} units, {} bytes of text)",
-         where, units_.size(), texts_.size());
+    fail(
+        ErrorKind::model,
+        "{}: the normalizer's precompiled rules are damaged (a trie of {} units, {} bytes of text)",
+        where, units_.size(), texts_.size());
   }
 }
 
@@ -89,7 +95,8 @@ std::optional<std::string_view> Charsmap::replacement(std::string_view text) con
 }
 
 Normalizer make_precompiled_normalizer(const nlohmann::json& config, const std::string& where) {
-  constexpr std::size_t kWholeGrapheme = 6;  // `tokenizers` looks up graphemes of fewer bytes as a whole
+  constexpr std::size_t kWholeGrapheme =
+      6;  // `tokenizers` looks up graphemes of fewer bytes as a whole
   const auto blob = decode_base64(config.at("precompiled_charsmap").get<std::string>());
   if (!blob) fail(ErrorKind::model, "{}: precompiled_charsmap is not base64", where);
   const auto rules = std::make_shared<Charsmap>(*blob, where);

@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::size_t kCharacterBytes = 4;
 
-/// Bytes of the character whose last byte stands before `position`; 0: it does not begin in this text.
+/// Bytes of the character whose last byte stands before `position`; 0: it does not begin in this
+/// text.
 std::size_t last_character(std::string_view text, std::size_t position) {
   for (std::size_t size = 1; size <= std::min(kCharacterBytes, position); ++size) {
     if (!is_continuation(text[position - size])) return size;
@@ -39,8 +40,9 @@ std::size_t CutTable::place(std::string_view text, std::size_t position) {
 
 void CutTable::add(std::string_view left, std::string_view right) {
   if (left.empty() || right.empty() || is_continuation(right[0])) return;
-  const std::string both = std::string(left.substr(left.size() - std::min(left.size(), kCharacterBytes))) +
-                           std::string(right.substr(0, kCharacterBytes));
+  const std::string both =
+      std::string(left.substr(left.size() - std::min(left.size(), kCharacterBytes))) +
+      std::string(right.substr(0, kCharacterBytes));
   const std::size_t position = std::min(left.size(), kCharacterBytes);
   const std::size_t before = last_character(both, position);
   const bool whole = before > 0 && before == character_size(both[position - before]) &&
@@ -54,7 +56,8 @@ void CutTable::add(std::string_view left, std::string_view right) {
 
 std::size_t CutTable::piece_end(std::string_view word, std::size_t begin) const {
   for (std::size_t at = begin + 1; at < word.size(); ++at) {
-    const auto before = static_cast<unsigned char>(word[at - 1]), after = static_cast<unsigned char>(word[at]);
+    const auto before = static_cast<unsigned char>(word[at - 1]),
+               after = static_cast<unsigned char>(word[at]);
     if ((before < 0x80 && after < 0x80) || is_continuation(word[at])) continue;
     if (!bytes_[before].test(after) && !characters_->test(place(word, at))) return at;
   }

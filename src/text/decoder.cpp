@@ -106,12 +106,14 @@ Decoder make_replace(const json& config, const std::string& where) {
 Decoder make_metaspace(const json& config) {
   const std::string mark = config.value("replacement", std::string("\xE2\x96\x81"));
   const bool drop_first =
-      config.value("prepend_scheme", config.value("add_prefix_space", true) ? "always" : "never") != "never";
+      config.value("prepend_scheme", config.value("add_prefix_space", true) ? "always" : "never") !=
+      "never";
   return [mark, drop_first](std::vector<std::string>& tokens) {
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       std::string result;
       std::size_t done = 0;
-      for (std::size_t at; (at = tokens[i].find(mark, done)) != std::string::npos; done = at + mark.size()) {
+      for (std::size_t at; (at = tokens[i].find(mark, done)) != std::string::npos;
+           done = at + mark.size()) {
         result.append(tokens[i], done, at - done);
         if (i > 0 || !drop_first) result += ' ';
       }

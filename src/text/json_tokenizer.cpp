@@ -19,12 +19,14 @@ json stage_of(const json& file, const char* key) {
 
 }  // namespace
 
-JsonTokenizer::JsonTokenizer(TokenizerFile file, const TokenizerConfig& config, std::unique_ptr<WordModel> model)
+JsonTokenizer::JsonTokenizer(TokenizerFile file, const TokenizerConfig& config,
+                             std::unique_ptr<WordModel> model)
     : where_(file.where), model_(std::move(model)) {
   try {
     read(file, config);
   } catch (const json::exception& error) {
-    fail(ErrorKind::model, "{}: {}; the file is not what `tokenizers` writes", where_, error.what());
+    fail(ErrorKind::model, "{}: {}; the file is not what `tokenizers` writes", where_,
+         error.what());
   }
 }
 
@@ -34,14 +36,17 @@ void JsonTokenizer::read(TokenizerFile& file, const TokenizerConfig& config) {
   const json pre_tokenizer = stage_of(file.json, "pre_tokenizer");
   bool raw_bytes = false;
   pre_tokenizer_ = make_pre_tokenizer(pre_tokenizer, where_, &raw_bytes);
-  if (raw_bytes && !model_->take_raw_bytes()) pre_tokenizer_ = make_pre_tokenizer(pre_tokenizer, where_);
+  if (raw_bytes && !model_->take_raw_bytes())
+    pre_tokenizer_ = make_pre_tokenizer(pre_tokenizer, where_);
   decoder_ = make_decoder(stage_of(file.json, "decoder"), where_);
   add_tokens(file.json, config);
   read_post_processor(stage_of(file.json, "post_processor"));
   for (const auto& ids : {specials_.prefix_ids, specials_.suffix_ids}) {
     for (const std::int32_t id : ids) {
       if (id >= 0 && id < vocab_size_) continue;
-      fail(ErrorKind::model, "{}: the post-processor adds the id {}, but the tokenizer has {} tokens", where_, id, vocab_size_);
+      fail(ErrorKind::model,
+           "{}: the post-processor adds the id {}, but the tokenizer has {} tokens", where_, id,
+           vocab_size_);
     }
   }
 }
@@ -51,7 +56,8 @@ void JsonTokenizer::add_tokens(const json& file, const TokenizerConfig& config) 
   next_id_ = static_cast<std::int32_t>(model_->vocabulary().size());
   for (const json& item : stage_of(file, "added_tokens")) {
     AddedToken token = parse_added_token(item);
-    // Where the model does not know the token, `tokenizers` gives it the next free id, whatever the file says.
+    // Where the model does not know the token, `tokenizers` gives it the next free id, whatever the
+    // file says.
     token.id = token_id(token.content).value_or(next_id_);
     added_.erase(token.content);  // of two with the same content, the last one counts
     add_token(token);
@@ -80,12 +86,12 @@ void JsonTokenizer::add_token(AddedToken token) {
   constexpr std::size_t kMaxBytes = 4096;
   token.id = model_->vocabulary().find(token.content).value_or(token.id);
   if (token.id < 0 || token.id >= Vocabulary::kMaxIds) {
-    fail(ErrorKind::model, "{}: added token '{}' has the id {}, expected 0 to {}", where_, token.content,
-         token.id, Vocabulary::kMaxIds - 1);
+    fail(ErrorKind::model, "{}: added token '{}' has the id {}, expected 0 to {}", where_,
+         token.content, token.id, Vocabulary::kMaxIds - 1);
   }
   if (token.content.size() > kMaxBytes) {
-    fail(ErrorKind::model, "{}: the added token {} has {} bytes, expected at most {}", where_, token.id,
-         token.content.size(), kMaxBytes);
+    fail(ErrorKind::model, "{}: the added token {} has {} bytes, expected at most {}", where_,
+         token.id, token.content.size(), kMaxBytes);
   }
   if (!added_.emplace(token.content, token).second) return;
   vocab_size_ = std::max(vocab_size_, token.id + 1);
@@ -94,7 +100,8 @@ void JsonTokenizer::add_token(AddedToken token) {
   special_[token.id] = token.special;
 }
 
-void JsonTokenizer::surround(std::vector<std::int32_t> prefix, const std::vector<std::int32_t>& suffix) {
+void JsonTokenizer::surround(std::vector<std::int32_t> prefix,
+                             const std::vector<std::int32_t>& suffix) {
   prefix.insert(prefix.end(), specials_.prefix_ids.begin(), specials_.prefix_ids.end());
   specials_.prefix_ids = std::move(prefix);
   specials_.suffix_ids.insert(specials_.suffix_ids.end(), suffix.begin(), suffix.end());
@@ -107,7 +114,8 @@ void JsonTokenizer::read_post_processor(const json& post) {
   if (type == "Sequence") {
     for (const json& stage : stage_list(post, "processors", where_)) read_post_processor(stage);
   } else if (type == "BertProcessing" || type == "RobertaProcessing") {
-    surround({post.at("cls").at(1).get<std::int32_t>()}, {post.at("sep").at(1).get<std::int32_t>()});
+    surround({post.at("cls").at(1).get<std::int32_t>()},
+             {post.at("sep").at(1).get<std::int32_t>()});
   } else if (type == "TemplateProcessing") {
     read_template(post);
   } else {
@@ -129,7 +137,9 @@ void JsonTokenizer::read_template(const json& post) {
     }
   }
   if (texts != 1) {
-    fail(ErrorKind::model, "{}: the post-processor's template for one text has {} places for it, expected 1", where_, texts);
+    fail(ErrorKind::model,
+         "{}: the post-processor's template for one text has {} places for it, expected 1", where_,
+         texts);
   }
   surround(std::move(prefix), suffix);
 }
@@ -182,7 +192,8 @@ void JsonTokenizer::encode_words(AlignedText text, Encoding& out) const {
   }
 }
 
-std::string JsonTokenizer::decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const {
+std::string JsonTokenizer::decode(std::span<const std::int32_t> ids,
+                                  bool skip_special_tokens) const {
   std::vector<std::string> tokens;
   for (const std::int32_t id : ids) {
     require_id(id);

@@ -11,13 +11,15 @@
 
 namespace finetune {
 
-/// tokenizer.json: added tokens, then normalizer -> pre-tokenizer -> model; and a decoder back. Ids and text are
-/// those of the `tokenizers` library for the same file; its saved padding and truncation are not applied.
+/// tokenizer.json: added tokens, then normalizer -> pre-tokenizer -> model; and a decoder back. Ids
+/// and text are those of the `tokenizers` library for the same file; its saved padding and
+/// truncation are not applied.
 class JsonTokenizer final : public Tokenizer {
  public:
-  /// Throws Error(model) naming a stage, model or setting that is not in this version. Without a `model`, it is the one
-  /// that the file describes.
-  JsonTokenizer(TokenizerFile file, const TokenizerConfig& config, std::unique_ptr<WordModel> model = nullptr);
+  /// Throws Error(model) naming a stage, model or setting that is not in this version. Without a
+  /// `model`, it is the one that the file describes.
+  JsonTokenizer(TokenizerFile file, const TokenizerConfig& config,
+                std::unique_ptr<WordModel> model = nullptr);
 
   Encoding encode(std::string_view text) const override;
   std::string decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const override;
@@ -32,7 +34,8 @@ class JsonTokenizer final : public Tokenizer {
   void read_template(const nlohmann::json& post);
   /// Puts special tokens around those that are there already, as a later post-processor does.
   void surround(std::vector<std::int32_t> prefix, const std::vector<std::int32_t>& suffix);
-  /// Appends the tokens of one stretch of text without added tokens that are looked for in raw text.
+  /// Appends the tokens of one stretch of text without added tokens that are looked for in raw
+  /// text.
   void encode_plain(std::string_view text, std::size_t base, Encoding& out) const;
   void encode_words(AlignedText text, Encoding& out) const;
 
@@ -42,9 +45,9 @@ class JsonTokenizer final : public Tokenizer {
   std::unique_ptr<WordModel> model_;
   Decoder decoder_;
   AddedTokenMatcher raw_matcher_, normalized_matcher_;
-  std::unordered_map<std::string, AddedToken> added_;                 ///< by content
-  std::unordered_map<std::int32_t, std::string> added_contents_;      ///< by id
-  std::unordered_map<std::int32_t, bool> special_;                    ///< ids left out when specials are skipped
+  std::unordered_map<std::string, AddedToken> added_;             ///< by content
+  std::unordered_map<std::int32_t, std::string> added_contents_;  ///< by id
+  std::unordered_map<std::int32_t, bool> special_;  ///< ids left out when specials are skipped
   std::int32_t vocab_size_ = 0, next_id_ = 0;
 };
 

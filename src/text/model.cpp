@@ -35,8 +35,8 @@ void fill_vocabulary(TokenizerFile& file, Vocabulary& vocabulary) {
   vocabulary.reserve(file.lists.vocab.size());
   for (const auto& [token, id] : file.lists.vocab) {
     if (!(id >= 0 && id < static_cast<double>(Vocabulary::kMaxIds)) || id != std::floor(id)) {
-      fail(ErrorKind::model, "{}: token '{}' has the id {}, expected 0 to {}", file.where, token, id,
-           Vocabulary::kMaxIds - 1);
+      fail(ErrorKind::model, "{}: token '{}' has the id {}, expected 0 to {}", file.where, token,
+           id, Vocabulary::kMaxIds - 1);
     }
     vocabulary.put(token, static_cast<std::int64_t>(id), file.where);
   }

@@ -16,16 +16,17 @@ struct WordToken {
   std::uint32_t begin, end;
 };
 
-/// What turns a word into tokens: the "model" of a tokenizer.json. Immutable after loading, safe from several threads.
+/// What turns a word into tokens: the "model" of a tokenizer.json. Immutable after loading, safe
+/// from several threads.
 class WordModel {
  public:
   virtual ~WordModel() = default;
 
-  /// Appends the tokens of one word, which is not empty. Throws Error(model) where the model would need an unknown
-  /// token and names none.
+  /// Appends the tokens of one word, which is not empty. Throws Error(model) where the model would
+  /// need an unknown token and names none.
   virtual void tokenize(std::string_view word, std::vector<WordToken>& tokens) const = 0;
-  /// From now on words are bytes, not bytes written as characters (pre_tokenizer ByteLevel). False where
-  /// the model cannot do that. Called once, before the first `tokenize`.
+  /// From now on words are bytes, not bytes written as characters (pre_tokenizer ByteLevel). False
+  /// where the model cannot do that. Called once, before the first `tokenize`.
   virtual bool take_raw_bytes() { return false; }
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
@@ -34,8 +35,8 @@ class WordModel {
   Vocabulary vocabulary_;
 };
 
-/// The model of a file: BPE, Unigram, WordPiece or WordLevel; files from before 2021 name no type. Takes the file's
-/// lists. Throws Error(model) for what is not supported or does not fit together.
+/// The model of a file: BPE, Unigram, WordPiece or WordLevel; files from before 2021 name no type.
+/// Takes the file's lists. Throws Error(model) for what is not supported or does not fit together.
 std::unique_ptr<WordModel> make_word_model(TokenizerFile& file);
 
 /// Unigram: the most likely sequence of tokens, with every token's own logarithmic probability.

@@ -2,8 +2,9 @@
 
 namespace finetune {
 
-// Characters that came with Unicode 15.0, 15.1 and 16.0 (UnicodeData.txt), as the inside of a PCRE2 class: system
-// libraries that know 14.0 only see them as unassigned. To a newer library they are nothing new.
+// Characters that came with Unicode 15.0, 15.1 and 16.0 (UnicodeData.txt), as the inside of a PCRE2
+// class: system libraries that know 14.0 only see them as unassigned. To a newer library they are
+// nothing new.
 
 /// general category L
 inline constexpr const char* kNewLetters =
@@ -39,7 +40,6 @@ inline constexpr const char* kNewSymbols =
     R"(\x{1FABB}-\x{1FABF}\x{1FAC6}\x{1FACE}-\x{1FACF}\x{1FADA}-\x{1FADC}\x{1FADF}\x{1FAE8}-\x{1FAE9})"
     R"(\x{1FAF7}-\x{1FAF8}\x{1FBCB}-\x{1FBEF})";
 /// script Han
-inline constexpr const char* kNewHan =
-    R"(\x{2B739}\x{2EBF0}-\x{2EE5D}\x{31350}-\x{323AF})";
+inline constexpr const char* kNewHan = R"(\x{2B739}\x{2EBF0}-\x{2EE5D}\x{31350}-\x{323AF})";
 
 }  // namespace finetune

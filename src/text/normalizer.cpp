@@ -26,7 +26,9 @@ Normalizer make_prepend(const std::string& prefix) {
 /// Where the text of a match came from; an empty match takes no text.
 ByteSpan origin_of(const AlignedText& text, ByteSpan match) {
   if (match.begin < match.end) return text.original(match.begin, match.end);
-  if (match.begin < text.size()) return {text.original(match.begin, match.begin + 1).begin, text.original(match.begin, match.begin + 1).begin};
+  if (match.begin < text.size())
+    return {text.original(match.begin, match.begin + 1).begin,
+            text.original(match.begin, match.begin + 1).begin};
   if (text.empty()) return {};
   const std::size_t end = text.original(match.begin - 1, match.begin).end;
   return {end, end};
@@ -34,7 +36,8 @@ ByteSpan origin_of(const AlignedText& text, ByteSpan match) {
 
 /// Replaces every span that `for_each_match` reports by `content`.
 template <typename ForEachMatch>
-void replace_matches(AlignedText& text, const std::string& content, const ForEachMatch& for_each_match) {
+void replace_matches(AlignedText& text, const std::string& content,
+                     const ForEachMatch& for_each_match) {
   AlignedText result = text.rewritten();
   std::size_t done = 0;
   bool found = false;
@@ -56,9 +59,8 @@ Normalizer make_replace(const json& config, const std::string& where) {
   if (pattern.contains("Regex")) {
     const auto regex = std::make_shared<Regex>(pattern.at("Regex").get<std::string>(), where);
     return [regex, content](AlignedText& text) {
-      replace_matches(text, content, [&](std::string_view in, const auto& found) {
-        regex->for_each(in, found);
-      });
+      replace_matches(text, content,
+                      [&](std::string_view in, const auto& found) { regex->for_each(in, found); });
     };
   }
   const std::string literal = pattern.at("String").get<std::string>();
@@ -76,7 +78,8 @@ Normalizer make_replace(const json& config, const std::string& where) {
 void write_byte_characters(AlignedText& text) {
   AlignedText result = text.rewritten();
   for (std::size_t i = 0; i < text.size(); ++i) {
-    result.append(byte_characters()[static_cast<unsigned char>(text.text()[i])], text.original(i, i + 1));
+    result.append(byte_characters()[static_cast<unsigned char>(text.text()[i])],
+                  text.original(i, i + 1));
   }
   text = std::move(result);
 }
@@ -86,15 +89,16 @@ void write_byte_characters(AlignedText& text) {
 const json& stage_list(const json& config, const char* key, const std::string& where) {
   const auto list = config.find(key);
   if (list == config.end() || !list->is_array()) {
-    fail(ErrorKind::model, "{}: a Sequence has no list '{}'; the file is damaged or of another version", where,
-         key);
+    fail(ErrorKind::model,
+         "{}: a Sequence has no list '{}'; the file is damaged or of another version", where, key);
   }
   return *list;
 }
 
 void refuse_stage(const std::string& where, const char* kind, const std::string& type) {
   fail(ErrorKind::model,
-       "{}: the tokenizer's {} '{}' is not in this version; convert the tokenizer or use a model without it",
+       "{}: the tokenizer's {} '{}' is not in this version; convert the tokenizer or use a model "
+       "without it",
        where, kind, type);
 }
 
@@ -104,7 +108,8 @@ Normalizer make_normalizer(const json& config, const std::string& where) {
   if (type == "Sequence") {
     std::vector<Normalizer> stages;
     for (const json& stage : stage_list(config, "normalizers", where)) {
-      if (Normalizer normalizer = make_normalizer(stage, where)) stages.push_back(std::move(normalizer));
+      if (Normalizer normalizer = make_normalizer(stage, where))
+        stages.push_back(std::move(normalizer));
     }
     return [stages](AlignedText& text) {
       for (const Normalizer& stage : stages) stage(text);

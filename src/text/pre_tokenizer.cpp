@@ -38,7 +38,8 @@ Behavior parse_behavior(const json& config, Behavior otherwise, const std::strin
   refuse_stage(where, "split behavior", name);
 }
 
-/// All of the word as stretches; those that matched may be empty, which still parts their neighbours.
+/// All of the word as stretches; those that matched may be empty, which still parts their
+/// neighbours.
 std::vector<Stretch> stretches(std::string_view word, const FindMatches& find, bool invert) {
   std::vector<Stretch> result;
   std::size_t done = 0;
@@ -82,15 +83,16 @@ void append_words(const std::vector<Stretch>& parts, Behavior behavior, std::siz
     }
   }
   const auto empty = [](ByteSpan word) { return word.begin == word.end; };
-  words.erase(std::remove_if(words.begin() + static_cast<std::ptrdiff_t>(first), words.end(), empty), words.end());
+  words.erase(
+      std::remove_if(words.begin() + static_cast<std::ptrdiff_t>(first), words.end(), empty),
+      words.end());
 }
 
 PreTokenizer make_splitter(FindMatches find, Behavior behavior, bool invert = false) {
   return [find = std::move(find), behavior, invert](PreTokenized& pre) {
     std::vector<ByteSpan> words;
     for (const ByteSpan word : pre.words) {
-      const std::string_view text =
-          pre.text.text().substr(word.begin, word.end - word.begin);
+      const std::string_view text = pre.text.text().substr(word.begin, word.end - word.begin);
       append_words(stretches(text, find, invert), behavior, word.begin, words);
     }
     pre.words = std::move(words);
@@ -98,9 +100,8 @@ PreTokenizer make_splitter(FindMatches find, Behavior behavior, bool invert = fa
 }
 
 FindMatches match_regex(const std::string& pattern, const std::string& where) {
-  return [regex = std::make_shared<Regex>(pattern, where)](std::string_view word, const auto& found) {
-    regex->for_each(word, found);
-  };
+  return [regex = std::make_shared<Regex>(pattern, where)](
+             std::string_view word, const auto& found) { regex->for_each(word, found); };
 }
 
 FindMatches match_literal(const std::string& literal) {
@@ -133,8 +134,10 @@ PreTokenizer make_known_splitter(SplitFunction split) {
   };
 }
 
-PreTokenizer make_regex_splitter(const std::string& pattern, Behavior behavior, bool invert, const std::string& where) {
-  const bool every_match_is_a_word = behavior == Behavior::isolated || (behavior == Behavior::removed && invert);
+PreTokenizer make_regex_splitter(const std::string& pattern, Behavior behavior, bool invert,
+                                 const std::string& where) {
+  const bool every_match_is_a_word =
+      behavior == Behavior::isolated || (behavior == Behavior::removed && invert);
   const SplitFunction known = find_split_function(pattern);
   if (known != nullptr && every_match_is_a_word) return make_known_splitter(known);
   return make_splitter(match_regex(pattern, where), behavior, invert);
@@ -171,7 +174,8 @@ void prepend_words(PreTokenized& pre, const std::string& prefix, const Wanted& w
 PreTokenizer make_byte_level(const json& config, const std::string& where, bool* raw_bytes) {
   const bool add_prefix_space = config.value("add_prefix_space", true);
   PreTokenizer split;
-  if (config.value("use_regex", true)) split = make_regex_splitter(kGpt2Pattern, Behavior::isolated, false, where);
+  if (config.value("use_regex", true))
+    split = make_regex_splitter(kGpt2Pattern, Behavior::isolated, false, where);
   if (raw_bytes != nullptr) *raw_bytes = true;
   return [add_prefix_space, split, write = raw_bytes == nullptr](PreTokenized& pre) {
     if (add_prefix_space) prepend_words(pre, " ", [](std::size_t) { return true; });
@@ -217,7 +221,8 @@ PreTokenizer make_split(const json& config, const std::string& where) {
   const json& pattern = config.at("pattern");
   const Behavior behavior = parse_behavior(config, Behavior::isolated, where);
   const bool invert = config.value("invert", false);
-  if (pattern.contains("Regex")) return make_regex_splitter(pattern.at("Regex"), behavior, invert, where);
+  if (pattern.contains("Regex"))
+    return make_regex_splitter(pattern.at("Regex"), behavior, invert, where);
   return make_splitter(match_literal(pattern.at("String")), behavior, invert);
 }
 
@@ -226,14 +231,15 @@ void find_words_and_symbols(std::string_view text, const std::function<void(Byte
   const auto kind = [](char32_t value) { return is_word(value) ? 0 : is_space(value) ? 1 : 2; };
   for (std::size_t begin = 0, end = 0; begin < text.size(); begin = end) {
     const int first = kind(code_point_at(text, begin).value);
-    while (end < text.size() && kind(code_point_at(text, end).value) == first) end += code_point_at(text, end).size;
+    while (end < text.size() && kind(code_point_at(text, end).value) == first)
+      end += code_point_at(text, end).size;
     if (first != 1) found({begin, end});
   }
 }
 
-/// UnicodeScripts: a word ends where another script begins; Japanese kana count as Chinese characters, and spaces and
-/// unassigned characters go with either. What stands before the first character with a script is lost, as in
-/// `tokenizers`.
+/// UnicodeScripts: a word ends where another script begins; Japanese kana count as Chinese
+/// characters, and spaces and unassigned characters go with either. What stands before the first
+/// character with a script is lost, as in `tokenizers`.
 PreTokenizer make_scripts(const std::string& where) {
   const auto runs = std::make_shared<Regex>(script_pattern(), where);
   return [runs](PreTokenized& pre) {
@@ -254,7 +260,8 @@ PreTokenizer make_sequence(const json& config, const std::string& where, bool* r
   std::vector<PreTokenizer> stages;
   const json& list = stage_list(config, "pretokenizers", where);
   for (std::size_t i = 0; i < list.size(); ++i) {
-    PreTokenizer stage = make_pre_tokenizer(list[i], where, i + 1 == list.size() ? raw_bytes : nullptr);
+    PreTokenizer stage =
+        make_pre_tokenizer(list[i], where, i + 1 == list.size() ? raw_bytes : nullptr);
     if (stage) stages.push_back(std::move(stage));
   }
   return [stages](PreTokenized& pre) {
@@ -262,25 +269,30 @@ PreTokenizer make_sequence(const json& config, const std::string& where, bool* r
   };
 }
 
-PreTokenizer make_by_character(const std::string& type, const json& config, const std::string& where) {
+PreTokenizer make_by_character(const std::string& type, const json& config,
+                               const std::string& where) {
   if (type == "Digits") {
     return make_splitter(match_characters(is_numeric), config.value("individual_digits", false)
                                                            ? Behavior::isolated
                                                            : Behavior::contiguous);
   }
   if (type == "Punctuation") {
-    return make_splitter(match_characters(is_punctuation), parse_behavior(config, Behavior::isolated, where));
+    return make_splitter(match_characters(is_punctuation),
+                         parse_behavior(config, Behavior::isolated, where));
   }
   if (type == "Whitespace") return make_splitter(find_words_and_symbols, Behavior::removed, true);
-  if (type == "WhitespaceSplit") return make_splitter(match_characters(is_space), Behavior::removed);
+  if (type == "WhitespaceSplit")
+    return make_splitter(match_characters(is_space), Behavior::removed);
   if (type == "BertPreTokenizer") {
     return [spaces = make_splitter(match_characters(is_space), Behavior::removed),
-            marks = make_splitter(match_characters(is_punctuation), Behavior::isolated)](PreTokenized& pre) {
+            marks = make_splitter(match_characters(is_punctuation), Behavior::isolated)](
+               PreTokenized& pre) {
       spaces(pre);
       marks(pre);
     };
   }
-  if (type == "CharDelimiterSplit") return make_splitter(match_literal(config.at("delimiter")), Behavior::removed);
+  if (type == "CharDelimiterSplit")
+    return make_splitter(match_literal(config.at("delimiter")), Behavior::removed);
   return nullptr;
 }
 
@@ -291,7 +303,8 @@ const std::vector<std::string>& byte_characters() {
     std::vector<std::string> characters(256);
     char32_t next = 0x100;
     for (char32_t byte = 0; byte < 256; ++byte) {
-      const bool printable = (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+      const bool printable =
+          (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
       append_utf8(characters[byte], printable ? byte : next++);
     }
     return characters;

@@ -6,8 +6,8 @@
 
 namespace finetune {
 
-/// Texts with a number each, walked byte by byte from the root: finds all texts that a text begins with. The edges lie in
-/// one hash table.
+/// Texts with a number each, walked byte by byte from the root: finds all texts that a text begins
+/// with. The edges lie in one hash table.
 class PrefixTrie {
  public:
   static constexpr std::uint32_t kRoot = 0, kNone = 0xFFFFFFFF;

@@ -28,7 +28,8 @@ std::optional<RankLine> parse_line(std::string_view line) {
   RankLine result;
   const char* end = line.data() + line.size();
   const auto [stop, error] = std::from_chars(line.data() + space + 1, end, result.rank);
-  if (!bytes || bytes->empty() || error != std::errc() || stop != end || result.rank < 0) return std::nullopt;
+  if (!bytes || bytes->empty() || error != std::errc() || stop != end || result.rank < 0)
+    return std::nullopt;
   result.bytes = std::move(*bytes);
   return result;
 }
@@ -46,12 +47,14 @@ void for_each_line(std::string_view text, const Read& read) {
   }
 }
 
-/// The names of Llama 3's special tokens in the order of their ids; 3.1 gave names to some of the reserved ones.
+/// The names of Llama 3's special tokens in the order of their ids; 3.1 gave names to some of the
+/// reserved ones.
 std::vector<std::string> llama3_specials(bool version_3_1) {
   std::vector<std::string> names = {"<|begin_of_text|>", "<|end_of_text|>"};
   std::size_t reserved = 0;
   const auto reserve_until = [&](std::size_t size) {
-    while (names.size() < size) names.push_back(fmt::format("<|reserved_special_token_{}|>", reserved++));
+    while (names.size() < size)
+      names.push_back(fmt::format("<|reserved_special_token_{}|>", reserved++));
   };
   reserve_until(4);
   if (version_3_1) names.push_back("<|finetune_right_pad_id|>");
@@ -67,16 +70,20 @@ std::vector<std::string> llama3_specials(bool version_3_1) {
 
 std::vector<std::string> qwen_specials(bool first_generation) {
   std::vector<std::string> names = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
-  for (std::size_t i = 0; first_generation && i < kQwenExtras; ++i) names.push_back(fmt::format("<|extra_{}|>", i));
+  for (std::size_t i = 0; first_generation && i < kQwenExtras; ++i)
+    names.push_back(fmt::format("<|extra_{}|>", i));
   return names;
 }
 
-std::vector<std::pair<std::string, std::int32_t>> read_ranks(std::string_view text, const std::string& where) {
+std::vector<std::pair<std::string, std::int32_t>> read_ranks(std::string_view text,
+                                                             const std::string& where) {
   std::vector<std::pair<std::string, std::int32_t>> ranks;
   for_each_line(text, [&](std::string_view line, std::size_t number) {
     auto parsed = parse_line(line);
     if (!parsed) {
-      fail(ErrorKind::model, "{}:{}: expected a token in base64, a space and its rank; is the file complete?", where, number);
+      fail(ErrorKind::model,
+           "{}:{}: expected a token in base64, a space and its rank; is the file complete?", where,
+           number);
     }
     ranks.emplace_back(std::move(parsed->bytes), parsed->rank);
     return true;
@@ -104,7 +111,8 @@ std::unique_ptr<Tokenizer> load_rank_file(const std::filesystem::path& path, std
   const bool qwen = config.family.starts_with("qwen");
   if (!qwen && !(config.family.starts_with("llama") && ranks.size() == kLlama3Ranks)) {
     fail(ErrorKind::model,
-         "{}: a rank file of {} tokens without its split pattern, which is known for Llama 3 ({} tokens) and Qwen only; "
+         "{}: a rank file of {} tokens without its split pattern, which is known for Llama 3 ({} "
+         "tokens) and Qwen only; "
          "config.json says model_type '{}'. Use a folder with tokenizer.json",
          file.where, ranks.size(), kLlama3Ranks, config.family);
   }
@@ -124,7 +132,8 @@ std::unique_ptr<Tokenizer> load_rank_file(const std::filesystem::path& path, std
         {"special_tokens", {{specials[0], {{"ids", {ranks.size()}}}}}}};
   }
   const std::string where = file.where;
-  return std::make_unique<JsonTokenizer>(std::move(file), config, std::make_unique<BpeModel>(ranks, where));
+  return std::make_unique<JsonTokenizer>(std::move(file), config,
+                                         std::make_unique<BpeModel>(ranks, where));
 }
 
 }  // namespace finetune

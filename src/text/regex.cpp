@@ -23,15 +23,16 @@ CodePointer compile(const std::string& pattern, int& error, std::size_t& offset)
       pcre2_compile_context_create(nullptr), &pcre2_compile_context_free);
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   return {pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                        PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context.get()),
+                        PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
+                        &offset, context.get()),
           &pcre2_code_free};
 }
 
 /// What one thread needs for matching; a match is only asked for its bounds.
 struct Workspace {
   static constexpr std::size_t kStackBytes = std::size_t{1} << 20;
-  std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match{pcre2_match_data_create(1, nullptr),
-                                                                         &pcre2_match_data_free};
+  std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match{
+      pcre2_match_data_create(1, nullptr), &pcre2_match_data_free};
   std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context{
       pcre2_match_context_create(nullptr), &pcre2_match_context_free};
   std::unique_ptr<pcre2_jit_stack, decltype(&pcre2_jit_stack_free)> stack{
@@ -53,10 +54,11 @@ Regex::Regex(const std::string& pattern, const std::string& where) {
   if (code_->code == nullptr) {
     PCRE2_UCHAR message[256] = {};
     pcre2_get_error_message(error, message, sizeof(message));
-    fail(ErrorKind::model, "{}: regular expression '{}' does not compile ({} at byte {} of '{}')", where, pattern,
-         reinterpret_cast<const char*>(message), offset, translated);
+    fail(ErrorKind::model, "{}: regular expression '{}' does not compile ({} at byte {} of '{}')",
+         where, pattern, reinterpret_cast<const char*>(message), offset, translated);
   }
-  pcre2_jit_compile(code_->code.get(), PCRE2_JIT_COMPLETE);  // without it matching is slower, not different
+  pcre2_jit_compile(code_->code.get(),
+                    PCRE2_JIT_COMPLETE);  // without it matching is slower, not different
 }
 
 Regex::~Regex() = default;
@@ -72,14 +74,16 @@ void Regex::for_each(std::string_view text, const std::function<void(ByteSpan)>&
   std::size_t position = 0, last_end = std::string_view::npos;
   while (position <= text.size()) {
     const auto match = [&](std::uint32_t options) {
-      return pcre2_match(code_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), position,
-                         PCRE2_NO_UTF_CHECK | options, workspace.match.get(), workspace.context.get());
+      return pcre2_match(code_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
+                         position, PCRE2_NO_UTF_CHECK | options, workspace.match.get(),
+                         workspace.context.get());
     };
     int count = match(0);
     if (count == PCRE2_ERROR_JIT_STACKLIMIT) count = match(PCRE2_NO_JIT);
     if (count == PCRE2_ERROR_NOMATCH) return;
     if (count < 0) {
-      fail(ErrorKind::data, "the tokenizer's regular expression gave up on a text of {} bytes (PCRE2 error {})",
+      fail(ErrorKind::data,
+           "the tokenizer's regular expression gave up on a text of {} bytes (PCRE2 error {})",
            text.size(), count);
     }
     const std::size_t* bounds = pcre2_get_ovector_pointer(workspace.match.get());

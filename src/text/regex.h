@@ -9,8 +9,9 @@
 
 namespace finetune {
 
-/// A regular expression over UTF-8 (PCRE2, just-in-time compiled), in the syntax and with the meaning that the
-/// tokenizers' files are written for (Oniguruma's Ruby syntax; see regex_syntax.h).
+/// A regular expression over UTF-8 (PCRE2, just-in-time compiled), in the syntax and with the
+/// meaning that the tokenizers' files are written for (Oniguruma's Ruby syntax; see
+/// regex_syntax.h).
 class Regex {
  public:
   /// Throws Error(model) with `where` when the pattern does not compile.
@@ -22,9 +23,9 @@ class Regex {
   /// Does the library know the property of "\\p{Name}"? Versions differ in the scripts they know.
   static bool is_property(const std::string& property);
 
-  /// Calls `found` for every match from left to right, not overlapping; an empty match is reported unless it lies at
-  /// the end of the match before it. Safe from several threads. Throws Error(data) when the matcher runs out of its
-  /// limits.
+  /// Calls `found` for every match from left to right, not overlapping; an empty match is reported
+  /// unless it lies at the end of the match before it. Safe from several threads. Throws
+  /// Error(data) when the matcher runs out of its limits.
   void for_each(std::string_view text, const std::function<void(ByteSpan)>& found) const;
 
  private:

@@ -28,12 +28,12 @@ std::string category(const std::string& name) {
   return R"(\p{)" + name + "}" + fresh;
 }
 
-/// Word characters: Alphabetic, marks, decimal digits and connectors; of other numbers those of Latin-1 only.
+/// Word characters: Alphabetic, marks, decimal digits and connectors; of other numbers those of
+/// Latin-1 only.
 const std::string& word() {
-  static const std::string set =
-      category("L") + category("M") + category("Nd") +
-      R"(\p{Nl}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}\x{24B6}-\x{24E9})"
-      R"(\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
+  static const std::string set = category("L") + category("M") + category("Nd") +
+                                 R"(\p{Nl}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}\x{24B6}-\x{24E9})"
+                                 R"(\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
   return set;
 }
 
@@ -50,7 +50,8 @@ struct Set {
   }
   void add(const Set& set, bool negated) {
     if (negated) {
-      others.push_back(set.others.empty() ? "[^" + set.items + "]" : "(?!" + set.pattern() + ")(?s:.)");
+      others.push_back(set.others.empty() ? "[^" + set.items + "]"
+                                          : "(?!" + set.pattern() + ")(?s:.)");
       return;
     }
     items += set.items;
@@ -61,23 +62,59 @@ struct Set {
 /// Names of general categories and of POSIX sets, without case, spaces and underscores.
 const std::map<std::string, std::string>& long_names() {
   static const std::map<std::string, std::string> names = {
-      {"letter", category("L")}, {"uppercaseletter", R"(\p{Lu})"}, {"lowercaseletter", R"(\p{Ll})"},
-      {"titlecaseletter", R"(\p{Lt})"}, {"modifierletter", R"(\p{Lm})"}, {"otherletter", R"(\p{Lo})"},
-      {"casedletter", R"(\p{Lu}\p{Ll}\p{Lt})"}, {"lc", R"(\p{Lu}\p{Ll}\p{Lt})"}, {"mark", category("M")},
-      {"nonspacingmark", R"(\p{Mn})"}, {"spacingmark", R"(\p{Mc})"}, {"enclosingmark", R"(\p{Me})"},
-      {"number", category("N")}, {"decimalnumber", category("Nd")}, {"letternumber", R"(\p{Nl})"},
-      {"othernumber", R"(\p{No})"}, {"punctuation", category("P")}, {"connectorpunctuation", R"(\p{Pc})"},
-      {"dashpunctuation", R"(\p{Pd})"}, {"openpunctuation", R"(\p{Ps})"}, {"closepunctuation", R"(\p{Pe})"},
-      {"initialpunctuation", R"(\p{Pi})"}, {"finalpunctuation", R"(\p{Pf})"}, {"otherpunctuation", R"(\p{Po})"},
-      {"symbol", category("S")}, {"mathsymbol", R"(\p{Sm})"}, {"currencysymbol", R"(\p{Sc})"},
-      {"modifiersymbol", R"(\p{Sk})"}, {"othersymbol", R"(\p{So})"}, {"separator", R"(\p{Z})"},
-      {"spaceseparator", R"(\p{Zs})"}, {"lineseparator", R"(\p{Zl})"}, {"paragraphseparator", R"(\p{Zp})"},
-      {"other", R"(\p{C})"}, {"control", R"(\p{Cc})"}, {"format", R"(\p{Cf})"}, {"surrogate", R"(\p{Cs})"},
-      {"privateuse", R"(\p{Co})"}, {"unassigned", R"(\p{Cn})"},
-      {"alpha", R"(\p{Alphabetic})"}, {"digit", category("Nd")}, {"space", kSpace}, {"whitespace", kSpace},
-      {"upper", R"(\p{Uppercase})"}, {"lower", R"(\p{Lowercase})"}, {"alnum", R"(\p{Alphabetic})" + category("Nd")},
-      {"punct", category("P") + category("S")}, {"cntrl", R"(\p{Cc})"}, {"xdigit", kHex}, {"word", word()},
-      {"blank", R"(\t\p{Zs})"}, {"ascii", R"(\x00-\x7F)"}, {"any", R"(\x{0}-\x{10FFFF})"}};
+      {"letter", category("L")},
+      {"uppercaseletter", R"(\p{Lu})"},
+      {"lowercaseletter", R"(\p{Ll})"},
+      {"titlecaseletter", R"(\p{Lt})"},
+      {"modifierletter", R"(\p{Lm})"},
+      {"otherletter", R"(\p{Lo})"},
+      {"casedletter", R"(\p{Lu}\p{Ll}\p{Lt})"},
+      {"lc", R"(\p{Lu}\p{Ll}\p{Lt})"},
+      {"mark", category("M")},
+      {"nonspacingmark", R"(\p{Mn})"},
+      {"spacingmark", R"(\p{Mc})"},
+      {"enclosingmark", R"(\p{Me})"},
+      {"number", category("N")},
+      {"decimalnumber", category("Nd")},
+      {"letternumber", R"(\p{Nl})"},
+      {"othernumber", R"(\p{No})"},
+      {"punctuation", category("P")},
+      {"connectorpunctuation", R"(\p{Pc})"},
+      {"dashpunctuation", R"(\p{Pd})"},
+      {"openpunctuation", R"(\p{Ps})"},
+      {"closepunctuation", R"(\p{Pe})"},
+      {"initialpunctuation", R"(\p{Pi})"},
+      {"finalpunctuation", R"(\p{Pf})"},
+      {"otherpunctuation", R"(\p{Po})"},
+      {"symbol", category("S")},
+      {"mathsymbol", R"(\p{Sm})"},
+      {"currencysymbol", R"(\p{Sc})"},
+      {"modifiersymbol", R"(\p{Sk})"},
+      {"othersymbol", R"(\p{So})"},
+      {"separator", R"(\p{Z})"},
+      {"spaceseparator", R"(\p{Zs})"},
+      {"lineseparator", R"(\p{Zl})"},
+      {"paragraphseparator", R"(\p{Zp})"},
+      {"other", R"(\p{C})"},
+      {"control", R"(\p{Cc})"},
+      {"format", R"(\p{Cf})"},
+      {"surrogate", R"(\p{Cs})"},
+      {"privateuse", R"(\p{Co})"},
+      {"unassigned", R"(\p{Cn})"},
+      {"alpha", R"(\p{Alphabetic})"},
+      {"digit", category("Nd")},
+      {"space", kSpace},
+      {"whitespace", kSpace},
+      {"upper", R"(\p{Uppercase})"},
+      {"lower", R"(\p{Lowercase})"},
+      {"alnum", R"(\p{Alphabetic})" + category("Nd")},
+      {"punct", category("P") + category("S")},
+      {"cntrl", R"(\p{Cc})"},
+      {"xdigit", kHex},
+      {"word", word()},
+      {"blank", R"(\t\p{Zs})"},
+      {"ascii", R"(\x00-\x7F)"},
+      {"any", R"(\x{0}-\x{10FFFF})"}};
   return names;
 }
 
@@ -95,7 +132,9 @@ class Translator {
   }
 
  private:
-  char peek(std::size_t ahead = 0) const { return at_ + ahead < in_.size() ? in_[at_ + ahead] : '\0'; }
+  char peek(std::size_t ahead = 0) const {
+    return at_ + ahead < in_.size() ? in_[at_ + ahead] : '\0';
+  }
 
   void atom(const std::string& text) {
     atom_ = out_.size();
@@ -132,7 +171,9 @@ class Translator {
     out_ += in_[at_++];
     if (peek() != '?') return;
     std::size_t end = at_ + 1;
-    while (end < in_.size() && (in_[end] == 'i' || in_[end] == 'm' || in_[end] == 'x' || in_[end] == '-')) ++end;
+    while (end < in_.size() &&
+           (in_[end] == 'i' || in_[end] == 'm' || in_[end] == 'x' || in_[end] == '-'))
+      ++end;
     if (end == at_ + 1 || end >= in_.size() || (in_[end] != ':' && in_[end] != ')')) return;
     out_ += in_[at_++];
     for (; at_ < end; ++at_) out_ += in_[at_] == 'm' ? 's' : in_[at_];
@@ -161,15 +202,15 @@ class Translator {
       Set result;
       result.add(found, negated);
       return atom(result.items.empty() && result.others.size() == 1 ? "(?:" + result.others[0] + ")"
-                                                                     : result.pattern());
+                                                                    : result.pattern());
     }
     const char c = peek(1);
     const std::string letters = "[" + word() + "]";
     if (c == 'b' || c == 'B') {
       at_ += 2;
       const bool edge = c == 'b';
-      return atom("(?:(?<=" + letters + ")(?" + (edge ? '!' : '=') + letters + ")|(?<!" + letters + ")(?" +
-                  (edge ? '=' : '!') + letters + "))");
+      return atom("(?:(?<=" + letters + ")(?" + (edge ? '!' : '=') + letters + ")|(?<!" + letters +
+                  ")(?" + (edge ? '=' : '!') + letters + "))");
     }
     atom(literal_escape());
   }
@@ -198,12 +239,22 @@ class Translator {
   bool set_escape(Set& found, bool& negated) {
     const char c = peek(1);
     switch (lower(c)) {
-      case 's': found.items = kSpace; break;
-      case 'w': found.items = word(); break;
-      case 'd': found.items = category("Nd"); break;
-      case 'h': found.items = kHex; break;
-      case 'p': return property(found, negated);
-      default: return false;
+      case 's':
+        found.items = kSpace;
+        break;
+      case 'w':
+        found.items = word();
+        break;
+      case 'd':
+        found.items = category("Nd");
+        break;
+      case 'h':
+        found.items = kHex;
+        break;
+      case 'p':
+        return property(found, negated);
+      default:
+        return false;
     }
     negated = c != lower(c);
     at_ += 2;
@@ -236,7 +287,8 @@ class Translator {
       plain[0] = static_cast<char>(plain[0] - 32);
       found.items = category(plain);
     } else if (plain == "graph" || plain == "print") {
-      const std::string space = plain == "graph" ? std::string(kSpace) : R"(\t-\r\x{85}\p{Zl}\p{Zp})";
+      const std::string space =
+          plain == "graph" ? std::string(kSpace) : R"(\t-\r\x{85}\p{Zl}\p{Zp})";
       found.others.push_back("[^" + space + R"(\p{Cc}\p{Cn}\p{Cs}])");
     } else {
       // PCRE2 takes a bare script name for Script_Extensions, Oniguruma for Script.
@@ -256,7 +308,8 @@ class Translator {
   }
 
   std::pair<Set, bool> set_content(int depth) {
-    if (depth > kMaxDepth) fail(ErrorKind::model, "sets nested more than {} deep in a regular expression", kMaxDepth);
+    if (depth > kMaxDepth)
+      fail(ErrorKind::model, "sets nested more than {} deep in a regular expression", kMaxDepth);
     ++at_;
     const bool negated = peek() == '^';
     if (negated) ++at_;
@@ -318,14 +371,15 @@ class Translator {
 
   std::string_view in_;
   const std::function<bool(const std::string&)>& is_known_;
-  std::size_t at_ = 0, atom_ = 0;      ///< place of reading; where the last atom begins in out_
+  std::size_t at_ = 0, atom_ = 0;  ///< place of reading; where the last atom begins in out_
   std::string out_;
   std::vector<std::size_t> groups_;  ///< where the open groups begin in out_
 };
 
 }  // namespace
 
-std::string pcre2_syntax(std::string_view pattern, const std::function<bool(const std::string&)>& is_known) {
+std::string pcre2_syntax(std::string_view pattern,
+                         const std::function<bool(const std::string&)>& is_known) {
   return Translator(pattern, is_known).run();
 }
 

@@ -11,8 +11,8 @@ namespace {
 
 enum Kind : std::uint8_t { other, letter, number, space, newline };
 
-/// The kind of every character below U+40000; all above are `other`. Taken from the library that matches the
-/// regular expressions, so that both follow the same version of Unicode.
+/// The kind of every character below U+40000; all above are `other`. Taken from the library that
+/// matches the regular expressions, so that both follow the same version of Unicode.
 const std::vector<std::uint8_t>& kinds() {
   static const std::vector<std::uint8_t> table = [] {
     constexpr char32_t kLimit = 0x40000;
@@ -58,7 +58,8 @@ class Scanner {
   }
   /// The end of the run of characters of `wanted` that begins at `position`.
   std::size_t run(Kind wanted, std::size_t position) const {
-    for (std::size_t next = 0; position < text_.size() && kind(position, next) == wanted; position = next) {
+    for (std::size_t next = 0; position < text_.size() && kind(position, next) == wanted;
+         position = next) {
     }
     return position;
   }
@@ -69,7 +70,8 @@ class Scanner {
   const std::uint8_t* kinds_;
 };
 
-/// A run of white space: where it ends, where its last character begins, and the end of its last line break.
+/// A run of white space: where it ends, where its last character begins, and the end of its last
+/// line break.
 struct White {
   std::size_t end, last, break_end = 0;
 };
@@ -85,12 +87,14 @@ White white_space(const Scanner& scan, std::size_t position) {
   return white;
 }
 
-/// `\s+(?!\S)|\s+`: the last character of a run stays for the word that follows, if the run has others.
+/// `\s+(?!\S)|\s+`: the last character of a run stays for the word that follows, if the run has
+/// others.
 std::size_t leave_last(const Scanner& scan, const White& white, std::size_t position) {
   return scan.at_end(white.end) || white.last == position ? white.end : white.last;
 }
 
-/// Length of 's, 't, 're, 've, 'm, 'll or 'd at the apostrophe, or 0. Without case also U+017F, whose capital is S.
+/// Length of 's, 't, 're, 've, 'm, 'll or 'd at the apostrophe, or 0. Without case also U+017F,
+/// whose capital is S.
 std::size_t contraction(const Scanner& scan, std::size_t position, bool any_case) {
   const auto byte = [&](std::size_t i) {
     const char c = scan.byte(position + i);
@@ -98,7 +102,9 @@ std::size_t contraction(const Scanner& scan, std::size_t position, bool any_case
   };
   const char first = byte(1), second = byte(2);
   if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
-  if ((first == 'r' && second == 'e') || (first == 'v' && second == 'e') || (first == 'l' && second == 'l')) return 3;
+  if ((first == 'r' && second == 'e') || (first == 'v' && second == 'e') ||
+      (first == 'l' && second == 'l'))
+    return 3;
   return any_case && first == '\xC5' && second == '\xBF' ? 3 : 0;
 }
 
@@ -131,7 +137,9 @@ std::size_t cl100k_word(const Scanner& scan, std::size_t position) {
   const Kind kind = scan.kind(position, next);
   if (kind == letter) return scan.run(letter, next);
   if (kind == number) {
-    for (int count = 1; count < digits && !scan.at_end(next) && scan.kind(next, after) == number; ++count) next = after;
+    for (int count = 1; count < digits && !scan.at_end(next) && scan.kind(next, after) == number;
+         ++count)
+      next = after;
     return next;
   }
   const Kind following = scan.at_end(next) ? newline : scan.kind(next, after);

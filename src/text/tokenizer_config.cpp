@@ -28,8 +28,10 @@ std::optional<bool> optional_bool(const json& config, const char* key) {
 
 std::string lower_text(const json& config, const char* key) {
   const auto value = config.find(key);
-  std::string text = value == config.end() || !value->is_string() ? std::string() : value->get<std::string>();
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::string text =
+      value == config.end() || !value->is_string() ? std::string() : value->get<std::string>();
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
@@ -44,8 +46,8 @@ void add_special(TokenizerConfig& result, const std::string& content) {
 void read_specials(const json& config, TokenizerConfig& result) {
   if (result.bos_token.empty()) result.bos_token = special_content(config, "bos_token");
   if (result.eos_token.empty()) result.eos_token = special_content(config, "eos_token");
-  for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token",
-                          "mask_token"}) {
+  for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token",
+                          "cls_token", "mask_token"}) {
     add_special(result, special_content(config, key));
   }
   for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
@@ -81,8 +83,9 @@ void read_main(const json& config, TokenizerConfig& result) {
 /// The older file {"content": id}.
 void read_added(const json& tokens, TokenizerConfig& result) {
   for (const auto& [content, id] : tokens.items()) {
-    const bool known = std::any_of(result.added.begin(), result.added.end(),
-                                   [&](const AddedToken& token) { return token.content == content; });
+    const bool known =
+        std::any_of(result.added.begin(), result.added.end(),
+                    [&](const AddedToken& token) { return token.content == content; });
     if (known) continue;
     AddedToken token;
     token.content = content;
@@ -103,10 +106,12 @@ std::optional<std::int32_t> token_id_of(const json& config, const char* key) {
 void read_model_config(const json& config, TokenizerConfig& result) {
   if (result.bos_token.empty()) result.bos_id = token_id_of(config, "bos_token_id");
   if (result.eos_token.empty()) result.eos_id = token_id_of(config, "eos_token_id");
-  if (const std::string type = lower_text(config, "model_type"); !type.empty()) result.family = type;
+  if (const std::string type = lower_text(config, "model_type"); !type.empty())
+    result.family = type;
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     const auto rope = config.find(key);
-    if (rope != config.end() && rope->is_object()) result.llama3_rope |= lower_text(*rope, "rope_type") == "llama3";
+    if (rope != config.end() && rope->is_object())
+      result.llama3_rope |= lower_text(*rope, "rope_type") == "llama3";
   }
 }
 
@@ -118,21 +123,25 @@ void read_if_there(const std::filesystem::path& path, const Read& read) {
     if (!content.is_object()) fail(ErrorKind::model, "{}: expected a JSON object", path.string());
     read(content);
   } catch (const json::exception& error) {
-    fail(ErrorKind::model, "{}: {}; the file is not what transformers writes", path.string(), error.what());
-  } catch (const std::logic_error& error) {  // std::stoi
-    fail(ErrorKind::model, "{}: added_tokens_decoder has a key that is not an id ({})", path.string(),
+    fail(ErrorKind::model, "{}: {}; the file is not what transformers writes", path.string(),
          error.what());
+  } catch (const std::logic_error& error) {  // std::stoi
+    fail(ErrorKind::model, "{}: added_tokens_decoder has a key that is not an id ({})",
+         path.string(), error.what());
   }
 }
 
 }  // namespace
 
-void refuse_json(const std::string& where, std::string_view text, std::size_t offset, const std::string& problem) {
+void refuse_json(const std::string& where, std::string_view text, std::size_t offset,
+                 const std::string& problem) {
   const std::string_view before = text.substr(0, std::min(offset, text.size()));
   const auto line = std::count(before.begin(), before.end(), '\n') + 1;
   const std::size_t newline = before.rfind('\n');
-  const std::size_t column = newline == std::string_view::npos ? before.size() + 1 : before.size() - newline;
-  fail(ErrorKind::model, "{}:{}:{}: this is not JSON ({}); is the file complete?", where, line, column, utf8_lossy(problem));
+  const std::size_t column =
+      newline == std::string_view::npos ? before.size() + 1 : before.size() - newline;
+  fail(ErrorKind::model, "{}:{}:{}: this is not JSON ({}); is the file complete?", where, line,
+       column, utf8_lossy(problem));
 }
 
 json read_json_file(const std::filesystem::path& path) {
@@ -158,11 +167,14 @@ AddedToken parse_added_token(const json& config) {
 
 TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
   TokenizerConfig result;
-  read_if_there(folder / "tokenizer_config.json", [&](const json& config) { read_main(config, result); });
+  read_if_there(folder / "tokenizer_config.json",
+                [&](const json& config) { read_main(config, result); });
   read_if_there(folder / "special_tokens_map.json",
                 [&](const json& config) { read_specials(config, result); });
-  read_if_there(folder / "added_tokens.json", [&](const json& tokens) { read_added(tokens, result); });
-  read_if_there(folder / "config.json", [&](const json& config) { read_model_config(config, result); });
+  read_if_there(folder / "added_tokens.json",
+                [&](const json& tokens) { read_added(tokens, result); });
+  read_if_there(folder / "config.json",
+                [&](const json& config) { read_model_config(config, result); });
   return result;
 }
 

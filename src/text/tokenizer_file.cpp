@@ -17,8 +17,8 @@ using nlohmann::json;
 
 constexpr std::size_t kMaxDepth = 64;  // stages are built by recursion
 
-/// Builds a tokenizer.json from the parser's events: model.vocab and model.merges as lists, the rest as JSON.
-/// `vocab_only`: the file is a vocab.json, all of it the vocabulary.
+/// Builds a tokenizer.json from the parser's events: model.vocab and model.merges as lists, the
+/// rest as JSON. `vocab_only`: the file is a vocab.json, all of it the vocabulary.
 class Builder final : public nlohmann::json_sax<json> {
  public:
   Builder(TokenizerFile& file, bool vocab_only) : file_(file), vocab_only_(vocab_only) {}
@@ -61,9 +61,11 @@ class Builder final : public nlohmann::json_sax<json> {
   bool end_array() override {
     if (list_ == List::none || list_depth_ == 1) return close();
     --list_depth_;
-    return parts_ == 2 || refuse(list_ == List::merges ? "a merge without two sides" : "a token without score");
+    return parts_ == 2 ||
+           refuse(list_ == List::merges ? "a merge without two sides" : "a token without score");
   }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::detail::exception& error) override {
     offset_ = position > 0 ? position - 1 : 0;
     problem_ = error.what();
     return false;
@@ -118,7 +120,8 @@ class Builder final : public nlohmann::json_sax<json> {
   }
   template <typename T>
   bool value(T&& item) {
-    if (list_ != List::none) return refuse("a value in the vocabulary or the merges that does not belong there");
+    if (list_ != List::none)
+      return refuse("a value in the vocabulary or the merges that does not belong there");
     if (vocab_only_) return refuse("not an object of tokens");
     put(json(std::forward<T>(item)));
     return true;
@@ -127,14 +130,16 @@ class Builder final : public nlohmann::json_sax<json> {
   bool any_number(T number) {
     if (list_ == List::none) return value(number);
     if (list_ == List::merges) return refuse("a number among the merges");
-    if (file_.lists.scored && (list_depth_ != 2 || ++parts_ != 2)) return refuse("a score without a token");
+    if (file_.lists.scored && (list_depth_ != 2 || ++parts_ != 2))
+      return refuse("a score without a token");
     file_.lists.vocab.emplace_back(std::move(pending_), static_cast<double>(number));
     pending_.clear();
     return true;
   }
   bool list_text(std::string&& text) {
     if (list_ == List::vocab) {
-      if (!file_.lists.scored || list_depth_ != 2 || ++parts_ != 1) return refuse("a text where a number belongs");
+      if (!file_.lists.scored || list_depth_ != 2 || ++parts_ != 1)
+        return refuse("a text where a number belongs");
       pending_ = std::move(text);
       return true;
     }
@@ -148,8 +153,9 @@ class Builder final : public nlohmann::json_sax<json> {
     }
     const std::size_t space = text.find(' ');  // "left right" in older files
     if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-      return refuse(fmt::format("merge {} is \"{}\", expected \"left right\" or [\"left\", \"right\"]",
-                                file_.lists.merges.size(), text));
+      return refuse(
+          fmt::format("merge {} is \"{}\", expected \"left right\" or [\"left\", \"right\"]",
+                      file_.lists.merges.size(), text));
     }
     file_.lists.merges.emplace_back(text.substr(0, space), text.substr(space + 1));
     return true;
@@ -168,7 +174,8 @@ void parse_into(TokenizerFile& file, const std::string& text, bool vocab_only) {
   Builder builder(file, vocab_only);
   if (json::sax_parse(text, &builder)) return;
   if (builder.offset() == std::string::npos) {
-    fail(ErrorKind::model, "{}: {}; the file is not what `tokenizers` writes", file.where, builder.problem());
+    fail(ErrorKind::model, "{}: {}; the file is not what `tokenizers` writes", file.where,
+         builder.problem());
   }
   refuse_json(file.where, text, builder.offset(), builder.problem());
 }
@@ -187,8 +194,9 @@ void read_merges(TokenizerFile& file, const std::filesystem::path& path) {
     if (line.empty() || line.starts_with("#version")) continue;
     const std::size_t space = line.find(' ');
     if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
-      fail(ErrorKind::model, "{}:{}: '{}' is not a merge; expected two tokens with a space between them", path.string(),
-           number, line);
+      fail(ErrorKind::model,
+           "{}:{}: '{}' is not a merge; expected two tokens with a space between them",
+           path.string(), number, line);
     }
     file.lists.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
   }
@@ -199,7 +207,8 @@ void read_merges(TokenizerFile& file, const std::filesystem::path& path) {
 std::string read_model_text(const std::filesystem::path& path) {
   std::string text = read_file(path, ErrorKind::model);
   if (text.starts_with("version https://git-lfs.github.com/spec/")) {
-    fail(ErrorKind::model, "{}: this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
+    fail(ErrorKind::model,
+         "{}: this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
          path.string());
   }
   return text;
@@ -210,13 +219,15 @@ TokenizerFile read_tokenizer_file(const std::filesystem::path& path) {
   file.where = path.string();
   parse_into(file, read_model_text(path), false);
   if (!file.json.is_object() || !file.json.contains("model") || !file.json["model"].is_object()) {
-    fail(ErrorKind::model, "{}: has no object \"model\"; the file is not what `tokenizers` writes", file.where);
+    fail(ErrorKind::model, "{}: has no object \"model\"; the file is not what `tokenizers` writes",
+         file.where);
   }
   return file;
 }
 
-TokenizerFile read_vocab_and_merges(const std::filesystem::path& vocab, const std::filesystem::path& merges,
-                                    const std::string& family, bool add_prefix_space) {
+TokenizerFile read_vocab_and_merges(const std::filesystem::path& vocab,
+                                    const std::filesystem::path& merges, const std::string& family,
+                                    bool add_prefix_space) {
   TokenizerFile file;
   file.where = vocab.string();
   parse_into(file, read_model_text(vocab), true);
@@ -237,9 +248,11 @@ json family_stages(const std::string& family, bool add_prefix_space) {
     return stages;
   }
   const char* pattern = family == "qwen2" ? kQwen2Pattern : kLlama3Pattern;
-  json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", add_prefix_space}, {"use_regex", false}};
+  json bytes = {
+      {"type", "ByteLevel"}, {"add_prefix_space", add_prefix_space}, {"use_regex", false}};
   json split = {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}};
-  stages["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {std::move(split), std::move(bytes)}}};
+  stages["pre_tokenizer"] = {{"type", "Sequence"},
+                             {"pretokenizers", {std::move(split), std::move(bytes)}}};
   if (family == "qwen2") stages["normalizer"] = {{"type", "NFC"}};
   return stages;
 }

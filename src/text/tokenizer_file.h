@@ -10,12 +10,14 @@
 
 namespace finetune {
 
-/// The two long lists of a model, kept apart from the rest of its JSON: as JSON values they would take most of
-/// the time and memory of loading.
+/// The two long lists of a model, kept apart from the rest of its JSON: as JSON values they would
+/// take most of the time and memory of loading.
 struct ModelLists {
-  std::vector<std::pair<std::string, double>> vocab;        ///< token and id, or token and score (Unigram)
-  bool scored = false;                                      ///< vocab was a list of [token, score]
-  std::vector<std::pair<std::string, std::string>> merges;  ///< left and right, in the order of their ranks
+  std::vector<std::pair<std::string, double>>
+      vocab;            ///< token and id, or token and score (Unigram)
+  bool scored = false;  ///< vocab was a list of [token, score]
+  std::vector<std::pair<std::string, std::string>>
+      merges;  ///< left and right, in the order of their ranks
 };
 
 /// A tokenizer.json, or what another format of vocabulary amounts to.
@@ -25,13 +27,16 @@ struct TokenizerFile {
   ModelLists lists;
 };
 
-/// Reads a tokenizer.json. Throws Error(model) naming the path for what is not JSON or not such a file.
+/// Reads a tokenizer.json. Throws Error(model) naming the path for what is not JSON or not such a
+/// file.
 TokenizerFile read_tokenizer_file(const std::filesystem::path& path);
 
-/// Reads vocab.json ({"token": id}) and merges.txt ("left right" a line) with the stages that their family
+/// Reads vocab.json ({"token": id}) and merges.txt ("left right" a line) with the stages that their
+/// family
 /// (`tokenizer_class` or `model_type`: Qwen2, else GPT-2) has around them. Throws Error(model).
-TokenizerFile read_vocab_and_merges(const std::filesystem::path& vocab, const std::filesystem::path& merges,
-                                    const std::string& family, bool add_prefix_space);
+TokenizerFile read_vocab_and_merges(const std::filesystem::path& vocab,
+                                    const std::filesystem::path& merges, const std::string& family,
+                                    bool add_prefix_space);
 
 /// The whole file; Error(model) for one that is a Git LFS pointer rather than the file itself.
 std::string read_model_text(const std::filesystem::path& path);

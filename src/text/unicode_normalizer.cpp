@@ -31,33 +31,34 @@ bool combines_with_previous(char32_t value) {
   if (value < 0x300) return false;
   const utf8proc_property_t* property = utf8proc_get_property(static_cast<utf8proc_int32_t>(value));
   const bool hangul_vowel_or_tail = value >= 0x1160 && value <= 0x11FF;
-  const bool second = property->comb_index != UINT16_MAX && property->comb_index >= kComposesAsSecond;
+  const bool second =
+      property->comb_index != UINT16_MAX && property->comb_index >= kComposesAsSecond;
   return property->combining_class != 0 || second || hangul_vowel_or_tail;
 }
 
-/// True when normalization can be done up to here. A compatibility form may turn a character into one that combines, such
-/// as the half-width voiced sound mark.
+/// True when normalization can be done up to here. A compatibility form may turn a character into
+/// one that combines, such as the half-width voiced sound mark.
 bool begins_unit(char32_t value, bool compatible) {
   if (combines_with_previous(value)) return false;
   if (!compatible || value < 0x300) return true;
   utf8proc_int32_t decomposed[32];
   int last_class = 0;
-  const utf8proc_ssize_t size =
-      utf8proc_decompose_char(static_cast<utf8proc_int32_t>(value), decomposed, std::size(decomposed),
-                              static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT), &last_class);
+  const utf8proc_ssize_t size = utf8proc_decompose_char(
+      static_cast<utf8proc_int32_t>(value), decomposed, std::size(decomposed),
+      static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT), &last_class);
   return size <= 0 || !combines_with_previous(static_cast<char32_t>(decomposed[0]));
 }
 
-/// True when the normal forms, at least NFC, leave this character alone: by far most text is of such characters.
-/// Composed Hangul and Latin letters stay only where the form composes.
+/// True when the normal forms, at least NFC, leave this character alone: by far most text is of
+/// such characters. Composed Hangul and Latin letters stay only where the form composes.
 bool is_inert(char32_t value, bool composes, bool compatible) {
   if (value < 0x80) return true;
   if (value >= 0x4E00 && value <= 0x9FFF) return true;  // Chinese characters
   if (!composes) return false;
   if (value >= 0xAC00 && value <= 0xD7A3) return true;
   if (compatible) return false;
-  return value < 0x300 || (value >= 0x3001 && value <= 0x3096) || (value >= 0xFF01 && value <= 0xFF60) ||
-         (value >= 0x2010 && value <= 0x2027);
+  return value < 0x300 || (value >= 0x3001 && value <= 0x3096) ||
+         (value >= 0xFF01 && value <= 0xFF60) || (value >= 0x2010 && value <= 0x2027);
 }
 
 /// One normal form over a text that is cut into units, which do not influence each other.

@@ -20,7 +20,8 @@ void UnigramLattice::set_unknown(std::int32_t id, double score) {
   unknown_score_ = score;
 }
 
-std::vector<UnigramLattice::Step> UnigramLattice::best_steps(std::string_view text, const std::string& where) const {
+std::vector<UnigramLattice::Step> UnigramLattice::best_steps(std::string_view text,
+                                                             const std::string& where) const {
   std::vector<Step> best(text.size() + 1);
   for (std::size_t begin = 0, next = 0; begin < text.size(); begin = next) {
     const double score = best[begin].score;
@@ -28,7 +29,8 @@ std::vector<UnigramLattice::Step> UnigramLattice::best_steps(std::string_view te
     const auto propose = [&](std::size_t end, double total, std::int32_t id) {
       if (single_precision_) total = static_cast<float>(total);
       Step& step = best[end];
-      if (step.begin == kNowhere || total > step.score) step = {total, static_cast<std::uint32_t>(begin), id};
+      if (step.begin == kNowhere || total > step.score)
+        step = {total, static_cast<std::uint32_t>(begin), id};
     };
     bool whole_character = false;
     std::uint32_t node = PrefixTrie::kRoot;
@@ -41,13 +43,16 @@ std::vector<UnigramLattice::Step> UnigramLattice::best_steps(std::string_view te
       whole_character = whole_character || end == next;
     }
     if (whole_character) continue;
-    if (unknown_ < 0) fail(ErrorKind::model, "{}: a character is not in the vocabulary, and there is no unk_id", where);
+    if (unknown_ < 0)
+      fail(ErrorKind::model, "{}: a character is not in the vocabulary, and there is no unk_id",
+           where);
     propose(next, unknown_score_ + score, unknown_);
   }
   return best;
 }
 
-void UnigramLattice::cut(std::string_view text, const std::string& where, std::vector<WordToken>& tokens) const {
+void UnigramLattice::cut(std::string_view text, const std::string& where,
+                         std::vector<WordToken>& tokens) const {
   const std::vector<Step> best = best_steps(text, where);
   const std::size_t first = tokens.size();
   for (std::size_t end = text.size(); end > 0; end = best[end].begin) {
@@ -67,7 +72,8 @@ class UnigramModel final : public WordModel {
     double lowest = std::numeric_limits<double>::infinity();
     for (std::size_t id = 0; id < size; ++id) {
       const auto& [token, score] = file.lists.vocab[id];
-      if (!std::isfinite(score)) fail(ErrorKind::model, "{}: token '{}' has the score {}", where_, token, score);
+      if (!std::isfinite(score))
+        fail(ErrorKind::model, "{}: token '{}' has the score {}", where_, token, score);
       vocabulary_.put(token, static_cast<std::int64_t>(id), where_);
       lattice_.add(token, score, static_cast<std::int32_t>(id));
       lowest = std::min(lowest, score);
@@ -76,7 +82,8 @@ class UnigramModel final : public WordModel {
     if (unknown != model.end() && !unknown->is_null()) {
       const auto id = unknown->get<std::int64_t>();
       if (id < 0 || id >= static_cast<std::int64_t>(size)) {
-        fail(ErrorKind::model, "{}: unk_id is {}, expected 0 to {}", where_, id, static_cast<std::int64_t>(size) - 1);
+        fail(ErrorKind::model, "{}: unk_id is {}, expected 0 to {}", where_, id,
+             static_cast<std::int64_t>(size) - 1);
       }
       unknown_ = static_cast<std::int32_t>(id);
       constexpr double kPenalty = 10;
@@ -94,7 +101,8 @@ class UnigramModel final : public WordModel {
     lattice_.cut(word, where_, pieces);
     for (std::size_t i = 0; i < pieces.size(); ++i) {
       WordToken piece = pieces[i];
-      while (fuse_unknown_ && piece.id == unknown_ && i + 1 < pieces.size() && pieces[i + 1].id == unknown_) {
+      while (fuse_unknown_ && piece.id == unknown_ && i + 1 < pieces.size() &&
+             pieces[i + 1].id == unknown_) {
         piece.end = pieces[++i].end;
       }
       push(word.substr(piece.begin, piece.end - piece.begin), piece, tokens);
@@ -102,12 +110,14 @@ class UnigramModel final : public WordModel {
   }
 
  private:
-  /// The token of a piece of text, which is looked up again: unknown characters together may be one.
+  /// The token of a piece of text, which is looked up again: unknown characters together may be
+  /// one.
   void push(std::string_view text, WordToken piece, std::vector<WordToken>& tokens) const {
     const auto byte_id = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
     if (const auto id = vocabulary_.find(text)) {
       tokens.push_back({*id, piece.begin, piece.end});
-    } else if (byte_fallback_ && std::all_of(text.begin(), text.end(), [&](char byte) { return byte_id(byte) >= 0; })) {
+    } else if (byte_fallback_ && std::all_of(text.begin(), text.end(),
+                                             [&](char byte) { return byte_id(byte) >= 0; })) {
       for (const char byte : text) tokens.push_back({byte_id(byte), piece.begin, piece.end});
     } else {
       tokens.push_back({unknown_, piece.begin, piece.end});
@@ -123,6 +133,8 @@ class UnigramModel final : public WordModel {
 
 }  // namespace
 
-std::unique_ptr<WordModel> make_unigram_model(TokenizerFile& file) { return std::make_unique<UnigramModel>(file); }
+std::unique_ptr<WordModel> make_unigram_model(TokenizerFile& file) {
+  return std::make_unique<UnigramModel>(file);
+}
 
 }  // namespace finetune

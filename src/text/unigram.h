@@ -9,17 +9,20 @@
 
 namespace finetune {
 
-/// The most likely way to cut a text into tokens that have a score each (Viterbi). Among equally likely ways the first
-/// one wins, so the precision of the sums matters: `tokenizers` takes double, sentencepiece single.
+/// The most likely way to cut a text into tokens that have a score each (Viterbi). Among equally
+/// likely ways the first one wins, so the precision of the sums matters: `tokenizers` takes double,
+/// sentencepiece single.
 class UnigramLattice {
  public:
   explicit UnigramLattice(bool single_precision) : single_precision_(single_precision) {}
 
   void add(std::string_view token, double score, std::int32_t id);
-  /// The token for a character that no token begins and ends with, and its score; -1: there is none.
+  /// The token for a character that no token begins and ends with, and its score; -1: there is
+  /// none.
   void set_unknown(std::int32_t id, double score);
 
-  /// Appends the tokens of a text. Throws Error(model) with `where` when it needs an unknown token and has none.
+  /// Appends the tokens of a text. Throws Error(model) with `where` when it needs an unknown token
+  /// and has none.
   void cut(std::string_view text, const std::string& where, std::vector<WordToken>& tokens) const;
 
  private:

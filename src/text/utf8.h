@@ -12,7 +12,8 @@ struct CodePoint {
   std::size_t size = 0;
 };
 
-/// The character at `position` of well-formed UTF-8; `position` must be on a character's first byte.
+/// The character at `position` of well-formed UTF-8; `position` must be on a character's first
+/// byte.
 inline CodePoint code_point_at(std::string_view text, std::size_t position) {
   const auto byte = [&](std::size_t i) {
     return static_cast<char32_t>(static_cast<unsigned char>(text[position + i]));

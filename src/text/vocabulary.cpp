@@ -49,7 +49,8 @@ std::string_view Vocabulary::keep(std::string_view content) {
 
 void Vocabulary::put(std::string_view content, std::int64_t id, const std::string& where) {
   if (id < 0 || id >= kMaxIds) {
-    fail(ErrorKind::model, "{}: token '{}' has the id {}, expected 0 to {}", where, content, id, kMaxIds - 1);
+    fail(ErrorKind::model, "{}: token '{}' has the id {}, expected 0 to {}", where, content, id,
+         kMaxIds - 1);
   }
   if (size_ * 2 >= slots_.size()) grow(std::max<std::size_t>(16, slots_.size() * 2));
   const std::uint32_t hash = hash_of(content);
@@ -68,7 +69,8 @@ void Vocabulary::put(std::string_view content, std::int64_t id, const std::strin
 std::optional<std::int32_t> Vocabulary::find(std::string_view content) const {
   if (slots_.empty()) return std::nullopt;
   const std::uint32_t hash = hash_of(content);
-  for (std::size_t at = hash & (slots_.size() - 1); slots_[at].id >= 0; at = (at + 1) & (slots_.size() - 1)) {
+  for (std::size_t at = hash & (slots_.size() - 1); slots_[at].id >= 0;
+       at = (at + 1) & (slots_.size() - 1)) {
     if (slots_[at].hash == hash && slots_[at].content == content) return slots_[at].id;
   }
   return std::nullopt;

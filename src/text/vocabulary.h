@@ -9,8 +9,8 @@
 
 namespace finetune {
 
-/// The tokens of a model: content -> id and id -> content. Open addressing over one array, for a large
-/// tokenizer.json asks it half a million times while it is loaded.
+/// The tokens of a model: content -> id and id -> content. Open addressing over one array, for a
+/// large tokenizer.json asks it half a million times while it is loaded.
 class Vocabulary {
  public:
   /// Ids from 0 to below this; a damaged id must not become an allocation.
@@ -18,7 +18,8 @@ class Vocabulary {
 
   /// Room for `tokens` of them.
   void reserve(std::size_t tokens);
-  /// The last id given for a content wins. `where` begins the message of the Error(model) for an id out of range.
+  /// The last id given for a content wins. `where` begins the message of the Error(model) for an id
+  /// out of range.
   void put(std::string_view content, std::int64_t id, const std::string& where);
 
   std::optional<std::int32_t> find(std::string_view content) const;
@@ -39,7 +40,8 @@ class Vocabulary {
   std::string_view keep(std::string_view content);
   void grow(std::size_t slots);
 
-  std::deque<std::string> blocks_;  ///< the bytes of the contents; a deque keeps them where they are
+  std::deque<std::string>
+      blocks_;  ///< the bytes of the contents; a deque keeps them where they are
   std::vector<Slot> slots_;
   std::vector<std::string_view> contents_;  ///< by id; without data: no token
   std::size_t size_ = 0;

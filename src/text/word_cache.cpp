@@ -31,7 +31,8 @@ WordCache::Key WordCache::key(std::string_view word, bool whole) {
 bool WordCache::find(const Key& key, std::vector<WordToken>& tokens) const {
   const Slot& slot = slots_[key.slot];
   if (slot.size != key.size || slot.bytes != key.bytes) return false;
-  for (std::size_t i = 0; i < slot.count; ++i) tokens.push_back({slot.ids[i], slot.begins[i], slot.ends[i]});
+  for (std::size_t i = 0; i < slot.count; ++i)
+    tokens.push_back({slot.ids[i], slot.begins[i], slot.ends[i]});
   return true;
 }
 

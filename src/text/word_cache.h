@@ -10,8 +10,9 @@
 
 namespace finetune {
 
-/// The tokens of the words that a thread saw last. A word has one place, where the next one with the same hash replaces
-/// it; words that are long or have many tokens are not kept, for they hardly come back.
+/// The tokens of the words that a thread saw last. A word has one place, where the next one with
+/// the same hash replaces it; words that are long or have many tokens are not kept, for they hardly
+/// come back.
 class WordCache {
  public:
   static constexpr std::size_t kWordBytes = 24, kTokens = 6;

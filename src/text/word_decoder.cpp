@@ -21,8 +21,9 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
 /// Takes away the spaces that English does not write, in the order of `tokenizers`.
 void clean_up(std::string& text) {
   constexpr std::pair<std::string_view, std::string_view> kRules[] = {
-      {" .", "."},    {" ?", "?"},   {" !", "!"},          {" ,", ","},   {" ' ", "'"},  {" n't", "n't"},
-      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+      {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
   for (const auto& [from, to] : kRules) replace_all(text, from, to);
 }
 
@@ -44,7 +45,8 @@ Decoder make_word_piece(const json& config) {
 Decoder make_bpe(const json& config) {
   const std::string suffix = config.value("suffix", std::string("</w>"));
   return [suffix](std::vector<std::string>& tokens) {
-    for (std::size_t i = 0; i < tokens.size(); ++i) replace_all(tokens[i], suffix, i + 1 == tokens.size() ? "" : " ");
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      replace_all(tokens[i], suffix, i + 1 == tokens.size() ? "" : " ");
   };
 }
 

@@ -13,7 +13,8 @@ namespace {
 /// WordPiece and WordLevel: both look words up, and have one token for a word they do not know.
 class LookupModel : public WordModel {
  public:
-  explicit LookupModel(TokenizerFile& file) : where_(file.where), unknown_name_(text_setting(file, "unk_token")) {
+  explicit LookupModel(TokenizerFile& file)
+      : where_(file.where), unknown_name_(text_setting(file, "unk_token")) {
     fill_vocabulary(file, vocabulary_);
     unknown_ = vocabulary_.find(unknown_name_);
   }
@@ -21,7 +22,8 @@ class LookupModel : public WordModel {
  protected:
   void push_unknown(std::string_view word, std::vector<WordToken>& tokens) const {
     if (!unknown_) {
-      fail(ErrorKind::model, "{}: '{}' is not in the vocabulary, and neither is the unknown token '{}'", where_, word,
+      fail(ErrorKind::model,
+           "{}: '{}' is not in the vocabulary, and neither is the unknown token '{}'", where_, word,
            unknown_name_);
     }
     tokens.push_back({*unknown_, 0, static_cast<std::uint32_t>(word.size())});
@@ -56,7 +58,8 @@ class WordPieceModel final : public LookupModel {
 
   void tokenize(std::string_view word, std::vector<WordToken>& tokens) const override {
     const auto continuation = [](char byte) { return is_continuation(byte); };
-    const auto characters = word.size() - static_cast<std::size_t>(std::count_if(word.begin(), word.end(), continuation));
+    const auto characters = word.size() - static_cast<std::size_t>(std::count_if(
+                                              word.begin(), word.end(), continuation));
     if (characters > max_characters_) return push_unknown(word, tokens);
     const std::size_t first = tokens.size();
     for (std::size_t begin = 0, end = 0; begin < word.size(); begin = end) {

@@ -13,7 +13,8 @@ namespace finetune {
 namespace {
 
 /// The definition: merge the leftmost pair of the lowest rank until there is none.
-std::vector<std::string> merge_by_definition(const std::string& word, const std::vector<std::pair<std::string, std::string>>& merges) {
+std::vector<std::string> merge_by_definition(
+    const std::string& word, const std::vector<std::pair<std::string, std::string>>& merges) {
   std::map<std::pair<std::string, std::string>, std::size_t> ranks;
   for (std::size_t i = 0; i < merges.size(); ++i) ranks[merges[i]] = i;
   std::vector<std::string> parts;
@@ -37,27 +38,41 @@ std::string as_characters(const std::string& bytes) {
 }
 
 /// A byte-level model with merges of parts of characters, of characters, and across them.
-TokenizerFile random_file(std::mt19937& random, std::vector<std::pair<std::string, std::string>>& merges) {
-  const std::vector<std::string> texts = {"\xE4\xBD\xA0\xE5\xA5\xBD", "\xE4\xB8\x96\xE7\x95\x8C\xE4\xBD\xA0", "ab\xC3\xA9", "\xEF\xBC\x8C\xE4\xB8\x96", "abab"};
+TokenizerFile random_file(std::mt19937& random,
+                          std::vector<std::pair<std::string, std::string>>& merges) {
+  const std::vector<std::string> texts = {"\xE4\xBD\xA0\xE5\xA5\xBD",
+                                          "\xE4\xB8\x96\xE7\x95\x8C\xE4\xBD\xA0", "ab\xC3\xA9",
+                                          "\xEF\xBC\x8C\xE4\xB8\x96", "abab"};
   TokenizerFile file;
   file.where = "test";
   file.json["model"] = {{"type", "BPE"}};
   std::vector<std::string> tokens;
   for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
   for (int i = 0; i < 60; ++i) {
-    const std::vector<std::string> parts = merge_by_definition(texts[random() % texts.size()], merges);
+    const std::vector<std::string> parts =
+        merge_by_definition(texts[random() % texts.size()], merges);
     if (parts.size() < 2) continue;
     const std::size_t at = random() % (parts.size() - 1);
     merges.emplace_back(parts[at], parts[at + 1]);
     tokens.push_back(parts[at] + parts[at + 1]);
   }
-  for (std::size_t id = 0; id < tokens.size(); ++id) file.lists.vocab.emplace_back(as_characters(tokens[id]), id);
-  for (const auto& [left, right] : merges) file.lists.merges.emplace_back(as_characters(left), as_characters(right));
+  for (std::size_t id = 0; id < tokens.size(); ++id)
+    file.lists.vocab.emplace_back(as_characters(tokens[id]), id);
+  for (const auto& [left, right] : merges)
+    file.lists.merges.emplace_back(as_characters(left), as_characters(right));
   return file;
 }
 
 TEST(BpeModel, EqualsTheDefinition) {
-  const std::vector<std::string> pieces = {"\xE4\xBD\xA0", "\xE5\xA5\xBD", "\xE4\xB8\x96", "\xE7\x95\x8C", "a", "b", "\xC3\xA9", "\xEF\xBC\x8C", "ab"};
+  const std::vector<std::string> pieces = {"\xE4\xBD\xA0",
+                                           "\xE5\xA5\xBD",
+                                           "\xE4\xB8\x96",
+                                           "\xE7\x95\x8C",
+                                           "a",
+                                           "b",
+                                           "\xC3\xA9",
+                                           "\xEF\xBC\x8C",
+                                           "ab"};
   std::mt19937 random(3);
   for (int model_index = 0; model_index < 40; ++model_index) {
     std::vector<std::pair<std::string, std::string>> merges;
@@ -66,7 +81,8 @@ TEST(BpeModel, EqualsTheDefinition) {
     ASSERT_TRUE(model.take_raw_bytes());
     for (int round = 0; round < 60; ++round) {
       std::string word;
-      for (std::size_t i = 0, size = 1 + random() % (round % 10 == 0 ? 120 : 14); i < size; ++i) word += pieces[random() % pieces.size()];
+      for (std::size_t i = 0, size = 1 + random() % (round % 10 == 0 ? 120 : 14); i < size; ++i)
+        word += pieces[random() % pieces.size()];
       std::vector<WordToken> tokens;
       model.tokenize(word, tokens);
       model.tokenize(word, tokens);  // the second time from the cache
@@ -85,8 +101,10 @@ TEST(BpeModel, EqualsTheDefinition) {
 
 TEST(BpeModel, RanksMergeAnyTwoNeighbours) {
   std::vector<std::pair<std::string, std::int32_t>> ranks;
-  for (int byte = 0; byte < 256; ++byte) ranks.emplace_back(std::string(1, static_cast<char>(byte)), byte);
-  for (const char* token : {"bc", "ab", "abc", "xyz"}) ranks.emplace_back(token, static_cast<std::int32_t>(ranks.size()));
+  for (int byte = 0; byte < 256; ++byte)
+    ranks.emplace_back(std::string(1, static_cast<char>(byte)), byte);
+  for (const char* token : {"bc", "ab", "abc", "xyz"})
+    ranks.emplace_back(token, static_cast<std::int32_t>(ranks.size()));
   const BpeModel model(ranks, "test");
   const auto ids = [&](std::string_view word) {
     std::vector<WordToken> tokens;
@@ -96,7 +114,8 @@ TEST(BpeModel, RanksMergeAnyTwoNeighbours) {
     return result;
   };
   EXPECT_EQ(ids("abc"), std::vector<std::int32_t>({258}));
-  EXPECT_EQ(ids("xyz"), std::vector<std::int32_t>({259}));  // a word that is a token, without merges
+  EXPECT_EQ(ids("xyz"),
+            std::vector<std::int32_t>({259}));  // a word that is a token, without merges
   EXPECT_EQ(ids("xyzx"), std::vector<std::int32_t>({'x', 'y', 'z', 'x'}));
   EXPECT_EQ(ids("bcab"), std::vector<std::int32_t>({256, 257}));
 }

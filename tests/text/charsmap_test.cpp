@@ -27,7 +27,8 @@ TEST(Charsmap, NeverLeavesADamagedTrie) {
       for (int shift = 0; shift < 32; shift += 8) blob += static_cast<char>(value >> shift & 0xFF);
     };
     put(units * 4);
-    for (std::uint32_t i = 0; i < units; ++i) put(random() % 300 == 0 ? static_cast<std::uint32_t>(random()) : i & 0xFF);
+    for (std::uint32_t i = 0; i < units; ++i)
+      put(random() % 300 == 0 ? static_cast<std::uint32_t>(random()) : i & 0xFF);
     blob += std::string("a\0bc\0", 5);
     try {
       const Charsmap map(blob, "test");
@@ -44,7 +45,11 @@ TEST(Charsmap, NeverLeavesADamagedTrie) {
 
 TEST(Charsmap, RefusesBlobsThatAreTooShort) {
   EXPECT_THROW(Charsmap("", "test"), Error);
-  EXPECT_THROW(Charsmap(std::string("\x10\x00\x00\x00" "abc", 7), "test"), Error);
+  EXPECT_THROW(Charsmap(std::string("\x10\x00\x00\x00"
+                                    "abc",
+                                    7),
+                        "test"),
+               Error);
 }
 
 }  // namespace

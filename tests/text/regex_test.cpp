@@ -12,7 +12,9 @@ namespace {
 
 std::vector<std::string> matches(const std::string& pattern, std::string_view text) {
   std::vector<std::string> found;
-  Regex(pattern, "test").for_each(text, [&](ByteSpan span) { found.emplace_back(text.substr(span.begin, span.end - span.begin)); });
+  Regex(pattern, "test").for_each(text, [&](ByteSpan span) {
+    found.emplace_back(text.substr(span.begin, span.end - span.begin));
+  });
   return found;
 }
 

@@ -50,17 +50,42 @@ TEST_P(SplitPattern, EqualsRegexOnEveryCharacter) {
 }
 
 TEST_P(SplitPattern, EqualsRegexOnRandomText) {
-  const std::vector<std::string> pieces = {"a", "B", "1", "23", " ", "  ", "\n", "\r", "\t", "'s", "'LL", "'\xC5\xBF", "'", "!", "-", "\xC2\xA0",
-                                           "\xE3\x80\x80", "\xC2\x85", "\xE4\xBD\xA0", "\xC3\xA9", "e\xCC\x81", "\xF0\x9F\x91\x8D", "\xC2\xBD", "re", "_"};
+  const std::vector<std::string> pieces = {"a",
+                                           "B",
+                                           "1",
+                                           "23",
+                                           " ",
+                                           "  ",
+                                           "\n",
+                                           "\r",
+                                           "\t",
+                                           "'s",
+                                           "'LL",
+                                           "'\xC5\xBF",
+                                           "'",
+                                           "!",
+                                           "-",
+                                           "\xC2\xA0",
+                                           "\xE3\x80\x80",
+                                           "\xC2\x85",
+                                           "\xE4\xBD\xA0",
+                                           "\xC3\xA9",
+                                           "e\xCC\x81",
+                                           "\xF0\x9F\x91\x8D",
+                                           "\xC2\xBD",
+                                           "re",
+                                           "_"};
   std::mt19937 random(7);
   for (int round = 0; round < 20000; ++round) {
     std::string text;
-    for (std::size_t i = 0, size = random() % 12; i < size; ++i) text += pieces[random() % pieces.size()];
+    for (std::size_t i = 0, size = random() % 12; i < size; ++i)
+      text += pieces[random() % pieces.size()];
     expect_equal(text);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Published, SplitPattern, testing::Values(kGpt2Pattern, kLlama3Pattern, kQwen2Pattern));
+INSTANTIATE_TEST_SUITE_P(Published, SplitPattern,
+                         testing::Values(kGpt2Pattern, kLlama3Pattern, kQwen2Pattern));
 
 TEST(SplitPattern, KnowsNoOtherPattern) { EXPECT_EQ(find_split_function(R"(\s+)"), nullptr); }
 
