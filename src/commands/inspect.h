@@ -9,6 +9,7 @@ namespace finetune {
 void add_inspect_data(CLI::App& inspect);
 void add_inspect_model(CLI::App& inspect);
 void add_inspect_adapter(CLI::App& inspect);
+void add_inspect_tokens(CLI::App& inspect);
 void add_inspect_template(CLI::App& inspect);
 
 }  // namespace finetune

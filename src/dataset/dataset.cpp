@@ -1,5 +1,6 @@
 #include "finetune/dataset/dataset.h"
 
+#include "dataset/cache.h"
 #include "dataset/row_formats.h"
 #include "dataset/tokenize.h"
 #include "finetune/base/error.h"
@@ -9,7 +10,10 @@
 #include "finetune/base/text.h"
 #include "finetune/formats/jsonl.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 namespace finetune {
@@ -26,6 +30,18 @@ struct FileRows {
   std::vector<RowText> texts;
 };
 
+constexpr std::size_t kBlockRows = 512;  // read one after another, then tokenized on all cores
+
+/// One row on its way: what it says, then its tokens, or what is wrong with it.
+struct PendingRow {
+  std::int64_t line = 0, element = 0;
+  RowContent content;
+  std::optional<Example> example;  ///< absent: dropped, or a problem
+  std::optional<RowText> text;
+  std::string problem;             ///< "" or the whole message
+  bool truncated = false;
+};
+
 /// Reads all files; collects what is wrong with them.
 class DatasetReader {
  public:
@@ -38,7 +54,7 @@ class DatasetReader {
     dataset_.files.push_back(spec.path);
     try {
       JsonRowReader reader(spec.path, spec.path, options_.max_row_bytes);
-      while (read_row(reader, format, spec.path, rows)) {
+      while (read_block(reader, format, spec.path, rows)) {
       }
       identity_ += fmt::format("{} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format, spec.weight,
                                nlohmann::json(spec.fields).dump());
@@ -75,32 +91,68 @@ class DatasetReader {
 
  private:
   /// False at the end of the file. A row that is wrong becomes a problem; a file that cannot be read on throws.
-  bool read_row(JsonRowReader& reader, RowFormatReader& format, const std::string& path, FileRows& rows) {
+  bool read_block(JsonRowReader& reader, RowFormatReader& format, const std::string& path, FileRows& rows) {
+    std::vector<PendingRow> block;
+    bool more = true;
+    while (block.size() < kBlockRows && (more = read_row(reader, format, path, block))) {
+    }
+    at::parallel_for(0, static_cast<std::int64_t>(block.size()), 8, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) finish_row(block[static_cast<std::size_t>(i)], path);
+    });
+    for (PendingRow& row : block) {
+      if (!row.problem.empty()) {
+        problems_.push_back(std::move(row.problem));
+      } else if (!row.example) {
+        ++dataset_.summary.dropped;
+      } else {
+        dataset_.summary.truncated += row.truncated ? 1 : 0;
+        rows.examples.push_back(std::move(*row.example));
+        if (row.text) rows.texts.push_back(std::move(*row.text));
+      }
+    }
+    return more;
+  }
+
+  bool read_row(JsonRowReader& reader, RowFormatReader& format, const std::string& path, std::vector<PendingRow>& block) {
     std::optional<JsonRow> row;
+    PendingRow pending;
     try {
       row = reader.next();
+      if (!row) return false;
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::data) throw;
       // The reader goes on where it can, and says that the file is over where it cannot.
-      problems_.emplace_back(error.what());
-      ++dataset_.summary.rows;
-      return true;
+      pending.problem = error.what();
     }
-    if (!row) return false;
     ++dataset_.summary.rows;
-    try {
-      add_row(*row, format, rows);
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::data) throw;
-      problems_.push_back(fmt::format("{}:{}: {}{}", path, row->line,
-                                      row->element == 0 ? "" : fmt::format("element {}: ", row->element),
-                                      error.what()));
+    if (row) {
+      pending.line = row->line;
+      pending.element = row->element;
+      note_problem(pending, path, [&] { pending.content = format.read(row->value); });
     }
+    block.push_back(std::move(pending));
     return true;
   }
 
-  void add_row(const JsonRow& row, RowFormatReader& format, FileRows& rows) {
-    RowContent content = format.read(row.value);
+  /// Runs `work`; an Error(data) becomes the row's problem, with its place.
+  template <typename Work>
+  static void note_problem(PendingRow& row, const std::string& path, const Work& work) {
+    try {
+      work();
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::data) throw;
+      row.problem = fmt::format("{}:{}: {}{}", path, row.line, row.element == 0 ? "" : fmt::format("element {}: ", row.element),
+                                error.what());
+    }
+  }
+
+  /// Renders and tokenizes one row; called from several threads at once.
+  void finish_row(PendingRow& row, const std::string& path) const {
+    if (row.problem.empty()) note_problem(row, path, [&] { tokenize(row); });
+  }
+
+  void tokenize(PendingRow& row) const {
+    RowContent& content = row.content;
     if (options_.system_prompt && !content.text && content.messages.front().role != "system") {
       content.messages.insert(content.messages.begin(),
                               Message{.role = "system", .content = *options_.system_prompt});
@@ -110,21 +162,17 @@ class DatasetReader {
       fail(ErrorKind::data, "none of its {} tokens is supervised; expected an answer to learn from",
            example.input_ids.size());
     }
-    if (!fit_length(example)) return;
-    example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1,
-                      row.element == 0 ? row.line : row.element};
-    if (options_.keep_texts) rows.texts.push_back(row_text(content, tokenizer_, template_));
-    rows.examples.push_back(std::move(example));
+    if (!fit_length(example, row)) return;
+    example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1, row.element == 0 ? row.line : row.element};
+    if (options_.keep_texts) row.text = row_text(content, tokenizer_, template_);
+    row.example = std::move(example);
   }
 
   /// Applies `overlength`; false when the row is dropped.
-  bool fit_length(Example& example) {
+  bool fit_length(Example& example, PendingRow& row) const {
     const auto length = static_cast<std::int64_t>(example.input_ids.size());
     if (length <= options_.max_length) return true;
-    if (options_.overlength == Overlength::drop) {
-      ++dataset_.summary.dropped;
-      return false;
-    }
+    if (options_.overlength == Overlength::drop) return false;
     if (options_.overlength == Overlength::error) {
       fail(ErrorKind::data,
            "it has {} tokens; expected at most {} (max_length): raise it, or set 'overlength' to truncate or drop",
@@ -137,7 +185,7 @@ class DatasetReader {
            "'overlength: drop'",
            length, options_.max_length);
     }
-    ++dataset_.summary.truncated;
+    row.truncated = true;
     return true;
   }
 
@@ -171,6 +219,21 @@ class DatasetReader {
   std::string identity_;  ///< what content_hash is of
   std::vector<std::string> problems_;
 };
+
+/// Everything that shapes the tokens of these files, or "" where they are not to be cached.
+std::string cache_key(const std::vector<DatasetSpec>& specs, const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+                      const DatasetOptions& options) {
+  if (options.keep_texts || tokenizer.fingerprint().empty() || chat_template.fingerprint().empty()) return "";
+  std::string identity = fmt::format("{} {} {} {} {} {} {} {}\n", FINETUNE_VERSION, tokenizer.fingerprint(), chat_template.fingerprint(),
+                                     options.max_length, to_string(options.overlength), options.train_on_prompt, options.seed,
+                                     nlohmann::json(options.system_prompt.value_or("")).dump());
+  for (const DatasetSpec& spec : specs) {
+    if (!std::filesystem::is_regular_file(spec.path)) return "";  // reading says what is wrong
+    identity += fmt::format("{} {} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format, spec.weight, options.max_row_bytes,
+                            nlohmann::json(spec.fields).dump());
+  }
+  return content_hash(identity);
+}
 
 /// Index of the row that each example came from, rows counted in the order of their first example.
 std::vector<std::int64_t> row_indices(const Dataset& dataset, std::int64_t& rows) {
@@ -220,9 +283,21 @@ DatasetOptions dataset_options(const Config& config, std::int64_t model_max_leng
 
 Dataset open_dataset(const std::vector<DatasetSpec>& specs, const Tokenizer& tokenizer,
                      const ChatTemplate& chat_template, const DatasetOptions& options) {
+  const std::string key = cache_key(specs, tokenizer, chat_template, options);
+  const DatasetCache cache;
+  if (!key.empty()) {
+    if (auto kept = cache.read(key)) {
+      for (const DatasetSpec& spec : specs) kept->files.push_back(spec.path);
+      return std::move(*kept);
+    }
+  }
+  const auto begin = std::chrono::steady_clock::now();
   DatasetReader reader(tokenizer, chat_template, options);
   for (const DatasetSpec& spec : specs) reader.add_file(spec);
-  return reader.finish();
+  Dataset dataset = reader.finish();
+  // A file for what takes no time would only be litter.
+  if (!key.empty() && std::chrono::steady_clock::now() - begin > std::chrono::seconds(1)) cache.write(key, dataset);
+  return dataset;
 }
 
 std::pair<Dataset, Dataset> split_dataset(Dataset dataset, double fraction, std::uint64_t seed) {

@@ -27,27 +27,21 @@ bool word_after(std::string_view text, std::size_t position) {
 
 void AddedTokenMatcher::add(const std::string& pattern, const AddedToken& token) {
   if (pattern.empty()) return;
-  std::size_t node = 0;
-  for (const char byte : pattern) {
-    const auto [child, is_new] = nodes_[node].children.try_emplace(byte, nodes_.size());
-    node = child->second;
-    if (is_new) nodes_.emplace_back();
-  }
-  if (nodes_[node].token >= 0) return;
-  nodes_[node].token = static_cast<std::ptrdiff_t>(tokens_.size());
+  const std::uint32_t known = trie_.walk(pattern);
+  if (known != PrefixTrie::kNone && trie_.number(known) >= 0) return;
+  trie_.put(pattern, static_cast<std::int32_t>(tokens_.size()));
+  begins_[static_cast<unsigned char>(pattern[0])] = true;
   tokens_.push_back(token);
 }
 
-std::pair<std::ptrdiff_t, std::size_t> AddedTokenMatcher::longest_at(std::string_view text,
-                                                                     std::size_t position) const {
-  std::pair<std::ptrdiff_t, std::size_t> best = {-1, position};
-  std::size_t node = 0;
+std::pair<std::int32_t, std::size_t> AddedTokenMatcher::longest_at(std::string_view text,
+                                                                   std::size_t position) const {
+  std::pair<std::int32_t, std::size_t> best = {-1, position};
+  std::uint32_t node = PrefixTrie::kRoot;
   while (position < text.size()) {
-    const auto child = nodes_[node].children.find(text[position]);
-    if (child == nodes_[node].children.end()) break;
-    node = child->second;
-    ++position;
-    if (nodes_[node].token >= 0) best = {nodes_[node].token, position};
+    node = trie_.step(node, text[position++]);
+    if (node == PrefixTrie::kNone) break;
+    if (trie_.number(node) >= 0) best = {trie_.number(node), position};
   }
   return best;
 }
@@ -57,6 +51,10 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
   std::size_t done = 0;
   std::size_t position = tokens_.empty() ? text.size() : 0;
   while (position < text.size()) {
+    if (!begins_[static_cast<unsigned char>(text[position])]) {
+      ++position;
+      continue;
+    }
     const auto [index, match_end] = longest_at(text, position);
     if (index < 0) {
       ++position;
@@ -66,7 +64,6 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
     std::size_t begin = position, end = match_end;
     position = match_end;
     if (token.single_word && (word_before(text, begin) || word_after(text, end))) continue;
-    if (begin < done) continue;  // inside the white space that the token before took along
     while (token.lstrip && begin > done) {
       const std::size_t before = previous_character(text, begin);
       if (!is_space(code_point_at(text, before).value)) break;
@@ -75,7 +72,11 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
     while (token.rstrip && end < text.size() && is_space(code_point_at(text, end).value)) {
       end += code_point_at(text, end).size;
     }
+    if (token.lstrip) begin = std::max(begin, done);
+    if (begin >= end) continue;
     if (begin > done) parts.push_back({-1, done, begin});
+    // A token in the white space that the one before took along is a token all the same, as in
+    // `tokenizers`.
     parts.push_back({token.id, begin, end});
     done = end;
   }

@@ -1,15 +1,17 @@
 #pragma once
 
 #include "finetune/text/tokenizer.h"
+#include "text/prefix_trie.h"
 
-#include <map>
+#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace finetune {
 
-/// A token that is recognised in the text before the model sees it. The flags are those of `tokenizers`.
+/// A token that is recognised in the text before the model sees it. The flags are those of
+/// `tokenizers`.
 struct AddedToken {
   std::string content;
   std::int32_t id = -1;      ///< -1: not known yet
@@ -20,8 +22,8 @@ struct AddedToken {
   bool special = false;      ///< left out of decoded text when special tokens are skipped
 };
 
-/// Finds added tokens in a text: at each place the longest one, from left to right, as `tokenizers` does
-/// (AddedVocabulary::find_matches).
+/// Finds added tokens in a text: at each place the longest one, from left to right, as `tokenizers`
+/// does (AddedVocabulary::find_matches).
 class AddedTokenMatcher {
  public:
   /// `pattern` is what stands for `token` in the text that is searched; empty ones are ignored.
@@ -32,18 +34,17 @@ class AddedTokenMatcher {
     std::int32_t id;
     std::size_t begin, end;
   };
-  /// All of the text as parts, none of them empty.
+  /// All of the text as parts, none of them empty. They overlap only where a token takes white
+  /// space along that holds another token.
   std::vector<Part> split(std::string_view text) const;
 
  private:
-  struct Node {
-    std::map<char, std::size_t> children;
-    std::ptrdiff_t token = -1;  ///< index into tokens_ of the pattern that ends here
-  };
   /// Longest pattern at `position`: index of its token, or -1, and its end.
-  std::pair<std::ptrdiff_t, std::size_t> longest_at(std::string_view text, std::size_t position) const;
+  std::pair<std::int32_t, std::size_t> longest_at(std::string_view text,
+                                                  std::size_t position) const;
 
-  std::vector<Node> nodes_ = std::vector<Node>(1);
+  PrefixTrie trie_;
+  std::array<bool, 256> begins_ = {};  ///< bytes that a pattern begins with
   std::vector<AddedToken> tokens_;
 };
 

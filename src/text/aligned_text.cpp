@@ -3,21 +3,59 @@
 #include "finetune/base/error.h"
 #include "text/utf8.h"
 
+#include <algorithm>
 #include <limits>
 
 namespace finetune {
 
-ByteSpan AlignedText::original(std::size_t begin, std::size_t end) const {
-  if (!identity_) return {spans_[begin].begin, spans_[end - 1].end};
-  while (begin > 0 && is_continuation(text_[begin])) --begin;
-  while (end < text_.size() && is_continuation(text_[end])) ++end;
+namespace {
+
+// No real tokenizer comes near: three bytes for one at byte level, 18 characters for one under
+// NFKC.
+constexpr std::size_t kLargestGrowth = 64, kSmallText = std::size_t{1} << 20;
+
+}  // namespace
+
+AlignedText::AlignedText(std::string_view text, std::size_t base)
+    : view_(text),
+      base_(base),
+      limit_(text.size() * kLargestGrowth + kSmallText),
+      identity_(true) {}
+
+ByteSpan AlignedText::whole_characters(std::size_t begin, std::size_t end) const {
+  while (begin > 0 && is_continuation(view_[begin])) --begin;
+  while (end < view_.size() && is_continuation(view_[end])) ++end;
   return {base_ + begin, base_ + end};
+}
+
+AlignedText AlignedText::rewritten() const {
+  AlignedText result;
+  result.limit_ = limit_;
+  return result;
+}
+
+AlignedText AlignedText::slice(std::size_t begin, std::size_t end) const {
+  AlignedText result;
+  result.limit_ = limit_;
+  if (identity_) {
+    result.identity_ = true;
+    result.view_ = view_.substr(begin, end - begin);
+    result.base_ = base_ + begin;
+  } else {
+    result.append_from(*this, begin, end);
+  }
+  return result;
 }
 
 void AlignedText::append(std::string_view text, ByteSpan origin) {
   FT_CHECK(!identity_, "an unchanged text cannot be appended to");
   if (origin.end > std::numeric_limits<std::uint32_t>::max()) {
     fail(ErrorKind::data, "a text of more than 4 GiB cannot be tokenized; split the row");
+  }
+  if (text_.size() + text.size() > limit_) {
+    fail(ErrorKind::model,
+         "the tokenizer's stages make a text more than {} times as long; its file is damaged",
+         kLargestGrowth);
   }
   text_.append(text);
   spans_.insert(spans_.end(), text.size(),
@@ -32,15 +70,15 @@ void AlignedText::append_from(const AlignedText& other, std::size_t begin, std::
     return;
   }
   while (begin < end) {
-    const std::size_t size = code_point_at(other.text_, begin).size;
-    append(std::string_view(other.text_).substr(begin, size), other.original(begin, begin + size));
+    const std::size_t size = std::min(code_point_at(other.view_, begin).size, end - begin);
+    append(other.view_.substr(begin, size), other.original(begin, begin + size));
     begin += size;
   }
 }
 
 void AlignedText::reserve(std::size_t bytes) {
-  text_.reserve(bytes);
-  spans_.reserve(bytes);
+  text_.reserve(std::min(bytes, limit_));
+  spans_.reserve(std::min(bytes, limit_));
 }
 
 }  // namespace finetune

@@ -1,11 +1,14 @@
 #include "text/bpe.h"
 
 #include "finetune/base/error.h"
+#include "text/stages.h"
 #include "text/utf8.h"
+#include "text/word_cache.h"
 
+#include <algorithm>
+#include <atomic>
 #include <bit>
-#include <queue>
-#include <tuple>
+#include <limits>
 
 namespace finetune {
 
@@ -13,50 +16,32 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kCacheShards = 32;
-constexpr std::size_t kCacheWordBytes = 64;     // longer words hardly come back
-constexpr std::size_t kCacheShardWords = 4096;
-constexpr std::uint64_t kNoPair = ~std::uint64_t{0};
+constexpr std::size_t kShortSymbols = 96;  // up to here searching all pairs is faster than a queue
 
 std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
   return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 |
          static_cast<std::uint32_t>(right);
 }
 
-std::string string_or_empty(const json& config, const char* key) {
-  const auto value = config.find(key);
-  return value == config.end() || value->is_null() ? std::string() : value->get<std::string>();
+std::uint64_t next_cache_key() {
+  static std::atomic<std::uint64_t> last = 0;
+  return ++last;
 }
 
-/// A merge is ["a", "b"], or "a b" in older files.
-std::pair<std::string, std::string> parse_merge(const json& merge, std::size_t index,
-                                                const std::string& where) {
-  if (merge.is_array() && merge.size() == 2) return {merge[0], merge[1]};
-  if (merge.is_string()) {
-    const std::string& text = merge.get_ref<const std::string&>();
-    const std::size_t space = text.find(' ');
-    if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos) {
-      return {text.substr(0, space), text.substr(space + 1)};
-    }
-  }
-  fail(ErrorKind::model, "{}: merge {} is {}, expected \"left right\" or [\"left\", \"right\"]", where, index,
-       merge.dump());
+/// Tells the table of a merge of two tokens, which may be written in the characters of bytes.
+void add_cut(CutTable& cuts, std::string_view left, std::string_view right, bool raw_bytes) {
+  if (!raw_bytes) return cuts.add(left, right);
+  constexpr std::size_t kEnough = 8;  // bytes of four characters that stand for bytes
+  std::size_t begin = left.size() - std::min(left.size(), kEnough),
+              end = std::min(right.size(), kEnough);
+  while (begin < left.size() && is_continuation(left[begin])) ++begin;
+  while (end < right.size() && is_continuation(right[end])) ++end;
+  const auto left_bytes = bytes_of_characters(left.substr(begin)),
+             right_bytes = bytes_of_characters(right.substr(0, end));
+  if (left_bytes && right_bytes) cuts.add(*left_bytes, *right_bytes);
 }
 
 }  // namespace
-
-/// Tokens of the words that were seen before, in shards so that threads seldom wait for each other.
-struct BpeModel::Cache {
-  struct Shard {
-    std::mutex mutex;
-    std::unordered_map<std::string, std::vector<WordToken>> words;
-  };
-  std::array<Shard, kCacheShards> shards;
-
-  Shard& shard(const std::string& word) {
-    return shards[std::hash<std::string>()(word) / 64 % kCacheShards];
-  }
-};
 
 void BpeModel::MergeTable::reserve(std::size_t merges) {
   const std::size_t size = std::bit_ceil(merges * 2 + 2);  // at most half full
@@ -70,171 +55,253 @@ std::size_t BpeModel::MergeTable::place(std::uint64_t pair) const {
   return at;
 }
 
-void BpeModel::MergeTable::put(std::uint64_t pair, Merge merge) { slots_[place(pair)] = {pair, merge}; }
+void BpeModel::MergeTable::put(std::int32_t left, std::int32_t right, Merge merge) {
+  if ((used_ + 1) * 2 > slots_.size()) {
+    std::vector<Slot> old;
+    old.swap(slots_);
+    reserve(old.size());
+    for (const Slot& slot : old) {
+      if (slot.pair != kNoPair) slots_[place(slot.pair)] = slot;
+    }
+  }
+  Slot& slot = slots_[place(pair_key(left, right))];
+  used_ += slot.pair == kNoPair ? 1 : 0;
+  slot = {pair_key(left, right), merge};
+}
 
-const BpeModel::Merge* BpeModel::MergeTable::find(std::uint64_t pair) const {
-  const Slot& slot = slots_[place(pair)];
+const BpeModel::Merge* BpeModel::MergeTable::find(std::int32_t left, std::int32_t right) const {
+  const Slot& slot = slots_[place(pair_key(left, right))];
   return slot.pair == kNoPair ? nullptr : &slot.merge;
 }
 
-BpeModel::BpeModel(const json& config, const std::string& where) : cache_(std::make_unique<Cache>()) {
-  if (config.contains("dropout") && !config["dropout"].is_null() && config["dropout"] != 0.0) {
-    fail(ErrorKind::model, "{}: BPE dropout is not in this version; set \"dropout\" to null", where);
+BpeModel::BpeModel(TokenizerFile& file) : where_(file.where), cache_key_(next_cache_key()) {
+  const json& config = file.json.at("model");
+  const auto dropout = config.find("dropout");
+  if (dropout != config.end() && !dropout->is_null() && *dropout != 0.0) {
+    fail(ErrorKind::model, "{}: BPE dropout is not in this version; set \"dropout\" to null",
+         where_);
   }
-  for (const auto& [token, id] : config.at("vocab").items()) {
-    vocabulary_.emplace(token, id.get<std::int32_t>());
-  }
+  fill_vocabulary(file, vocabulary_);
   fuse_unknown_ = config.value("fuse_unk", false);
   byte_fallback_ = config.value("byte_fallback", false);
   ignore_merges_ = config.value("ignore_merges", false);
-  continuing_prefix_ = string_or_empty(config, "continuing_subword_prefix");
-  end_suffix_ = string_or_empty(config, "end_of_word_suffix");
-  const std::string unknown = string_or_empty(config, "unk_token");
-  if (!unknown.empty()) {
-    const auto id = token_id(unknown);
-    if (!id) fail(ErrorKind::model, "{}: the unknown token '{}' is not in the vocabulary", where, unknown);
-    unknown_id_ = *id;
-  }
+  continuing_prefix_ = text_setting(file, "continuing_subword_prefix");
+  end_suffix_ = text_setting(file, "end_of_word_suffix");
+  unknown_name_ = text_setting(file, "unk_token");
+  unknown_id_ = vocabulary_.find(unknown_name_).value_or(-1);
   for (unsigned byte = 0; byte < 256; ++byte) {
-    byte_ids_[byte] = token_id(fmt::format("<0x{:02X}>", byte)).value_or(-1);
+    byte_ids_[byte] = vocabulary_.find(fmt::format("<0x{:02X}>", byte)).value_or(-1);
+    const char c = static_cast<char>(byte);
+    symbol_ids_[byte] = byte < 128 ? vocabulary_.find({&c, 1}).value_or(-1) : -1;
   }
-  for (std::size_t i = 0; i < ascii_ids_.size(); ++i) {
-    ascii_ids_[i] = token_id(std::string(1, static_cast<char>(i))).value_or(-1);
-  }
-  read_merges(config.at("merges"), where);
+  if (!continuing_prefix_.empty() || !end_suffix_.empty()) symbol_ids_.fill(-1);
+  read_merges(file);
+  prepare_cuts();
 }
 
-BpeModel::~BpeModel() = default;
-
-void BpeModel::read_merges(const json& merges, const std::string& where) {
-  merges_.reserve(merges.size());
-  for (std::size_t rank = 0; rank < merges.size(); ++rank) {
-    const auto [left, right] = parse_merge(merges[rank], rank, where);
-    const std::string result =
-        left + (right.starts_with(continuing_prefix_) ? right.substr(continuing_prefix_.size()) : right);
-    const auto left_id = token_id(left), right_id = token_id(right), result_id = token_id(result);
-    if (!left_id || !right_id || !result_id) {
-      fail(ErrorKind::model, "{}: merge {} ('{}' + '{}') needs a token that is not in the vocabulary", where,
-           rank, left, right);
+BpeModel::BpeModel(const std::vector<std::pair<std::string, std::int32_t>>& ranks,
+                   const std::string& where)
+    : where_(where), ignore_merges_(true), raw_bytes_(true), cache_key_(next_cache_key()) {
+  symbol_ids_.fill(-1);
+  byte_ids_.fill(-1);
+  raw_words_.reserve(ranks.size());
+  vocabulary_.reserve(ranks.size());
+  merges_.reserve(ranks.size());
+  for (const auto& [bytes, rank] : ranks) {
+    raw_words_.put(bytes, rank, where_);
+    std::string characters;
+    for (const char byte : bytes) characters += byte_characters()[static_cast<unsigned char>(byte)];
+    vocabulary_.put(characters, rank, where_);
+    if (bytes.size() == 1) symbol_ids_[static_cast<unsigned char>(bytes[0])] = rank;
+  }
+  for (std::size_t byte = 0; byte < 256; ++byte) {
+    if (symbol_ids_[byte] < 0)
+      fail(ErrorKind::model, "{}: the byte 0x{:02X} is no token; is the file complete?", where_,
+           byte);
+  }
+  for (const auto& [bytes, rank] : ranks) {
+    for (std::size_t cut = 1; cut < bytes.size(); ++cut) {
+      const auto left = raw_words_.find(std::string_view(bytes).substr(0, cut));
+      if (!left) continue;
+      const auto right = raw_words_.find(std::string_view(bytes).substr(cut));
+      if (right) merges_.put(*left, *right, {rank, rank});
     }
-    merges_.put(pair_key(*left_id, *right_id), {static_cast<std::int32_t>(rank), *result_id});
+  }
+  prepare_cuts();
+}
+
+void BpeModel::prepare_cuts() {
+  cuts_ = nullptr;
+  const bool all_bytes =
+      raw_bytes_ ||
+      (byte_fallback_ && std::find(byte_ids_.begin(), byte_ids_.end(), -1) == byte_ids_.end());
+  // Unknown characters may become one token with their neighbours, or vanish between them.
+  if (!continuing_prefix_.empty() || !end_suffix_.empty() || !all_bytes) return;
+  cuts_ = std::make_unique<CutTable>();
+  bool only_text = true;
+  merges_.for_each([&](std::int32_t left, std::int32_t right) {
+    for (const std::int32_t id : {left, right}) {
+      only_text = only_text && std::find(byte_ids_.begin(), byte_ids_.end(), id) == byte_ids_.end();
+    }
+    add_cut(*cuts_, *vocabulary_.content(left), *vocabulary_.content(right), raw_bytes_);
+  });
+  if (!only_text && !raw_bytes_) cuts_ = nullptr;
+}
+
+void BpeModel::read_merges(TokenizerFile& file) {
+  merges_.reserve(file.lists.merges.size());
+  std::string result;
+  std::int32_t rank = 0;
+  for (const auto& [left, right] : file.lists.merges) {
+    const bool cut = !continuing_prefix_.empty() && right.starts_with(continuing_prefix_);
+    result.assign(left).append(right, cut ? continuing_prefix_.size() : 0);
+    const auto left_id = vocabulary_.find(left), right_id = vocabulary_.find(right),
+               result_id = vocabulary_.find(result);
+    if (!left_id || !right_id || !result_id) {
+      fail(ErrorKind::model,
+           "{}: merge {} ('{}' + '{}') needs a token that is not in the vocabulary", where_, rank,
+           left, right);
+    }
+    merges_.put(*left_id, *right_id, {rank, *result_id});
+    ++rank;
   }
 }
 
-std::optional<std::int32_t> BpeModel::token_id(std::string_view content) const {
-  const auto found = vocabulary_.find(std::string(content));
-  if (found == vocabulary_.end()) return std::nullopt;
-  return found->second;
+bool BpeModel::take_raw_bytes() {
+  if (raw_bytes_) return true;
+  if (!continuing_prefix_.empty() || !end_suffix_.empty()) return false;
+  std::array<std::int32_t, 256> ids;
+  for (std::size_t byte = 0; byte < 256; ++byte) {
+    const auto id = vocabulary_.find(byte_characters()[byte]);
+    if (!id) return false;
+    ids[byte] = *id;
+  }
+  symbol_ids_ = ids;
+  raw_bytes_ = true;
+  prepare_cuts();
+  if (!ignore_merges_) return true;
+  raw_words_.reserve(vocabulary_.size());
+  for (std::int32_t id = 0; id < vocabulary_.id_limit(); ++id) {
+    const std::string_view* content = vocabulary_.content(id);
+    if (content == nullptr) continue;
+    if (const auto bytes = bytes_of_characters(*content)) raw_words_.put(*bytes, id, where_);
+  }
+  return true;
 }
 
-const BpeModel::Merge* BpeModel::find_merge(std::int32_t left, std::int32_t right) const {
-  return merges_.find(pair_key(left, right));
+std::optional<std::int32_t> BpeModel::whole_word(std::string_view word) const {
+  if (!ignore_merges_) return std::nullopt;
+  return raw_bytes_ ? raw_words_.find(word) : vocabulary_.find(word);
 }
 
-std::vector<BpeModel::Symbol> BpeModel::characters(std::string_view word) const {
-  std::vector<Symbol> symbols;
-  symbols.reserve(word.size());
-  const auto push = [&](std::int32_t id, std::size_t begin, std::size_t end) {
-    symbols.push_back({id, 0, 0, static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(end)});
-  };
-  const bool plain = continuing_prefix_.empty() && end_suffix_.empty();
-  bool unknown_open = false;  // the last symbol is an unknown one that the next may join
+void BpeModel::characters(std::string_view word, std::vector<Symbol>& symbols) const {
+  const auto place = [](std::size_t at) { return static_cast<std::uint32_t>(at); };
+  if (raw_bytes_) {
+    for (std::size_t i = 0; i < word.size(); ++i) {
+      symbols.push_back(
+          {symbol_ids_[static_cast<unsigned char>(word[i])], 0, 0, place(i), place(i + 1), 0, 0});
+    }
+    return;
+  }
+  Symbol unknown{-1, 0, 0, 0, 0, 0, 0};  // met, but not yet among the symbols: the next may join it
+  std::string piece;
   for (std::size_t begin = 0, end = 0; begin < word.size(); begin = end) {
     end = begin + code_point_at(word, begin).size;
-    const auto first_byte = static_cast<unsigned char>(word[begin]);
-    if (plain && first_byte < 128 && ascii_ids_[first_byte] >= 0) {
-      push(ascii_ids_[first_byte], begin, end);
-      unknown_open = false;
+    const std::int32_t id = symbol_ids_[static_cast<unsigned char>(word[begin])];
+    if (id >= 0 && unknown.id < 0) {
+      symbols.push_back({id, 0, 0, place(begin), place(end), 0, 0});
       continue;
     }
-    std::string piece(word.substr(begin, end - begin));
-    if (begin > 0 && !plain) piece.insert(0, continuing_prefix_);
-    if (end == word.size() && !plain) piece += end_suffix_;
-    if (const auto id = token_id(piece)) {
-      push(*id, begin, end);
-      unknown_open = false;
-      continue;
-    }
-    bool all_bytes = byte_fallback_;
-    for (const char byte : piece) all_bytes = all_bytes && byte_ids_[static_cast<unsigned char>(byte)] >= 0;
-    if (all_bytes) {
-      for (std::size_t i = begin; i < end; ++i) push(byte_ids_[static_cast<unsigned char>(word[i])], i, i + 1);
-      unknown_open = false;
-    } else if (unknown_id_ >= 0) {
-      if (unknown_open && fuse_unknown_) {
-        symbols.back().end = static_cast<std::uint32_t>(end);
-      } else {
-        push(unknown_id_, begin, end);
-      }
-      unknown_open = true;
-    }  // without an unknown token the character vanishes, as with `tokenizers`
+    piece = begin > 0 ? continuing_prefix_ : "";
+    piece += word.substr(begin, end - begin);
+    if (end == word.size()) piece += end_suffix_;
+    push_piece(piece, begin, end, symbols, unknown);
   }
-  for (std::size_t i = 0; i < symbols.size(); ++i) {
-    symbols[i].previous = static_cast<std::int32_t>(i) - 1;
-    symbols[i].next = i + 1 < symbols.size() ? static_cast<std::int32_t>(i) + 1 : -1;
-  }
-  return symbols;
+  if (unknown.id >= 0) symbols.push_back(unknown);
 }
 
-void BpeModel::merge_all(std::vector<Symbol>& symbols) const {
-  using Candidate = std::tuple<std::int32_t, std::int32_t, std::int32_t>;  // rank, left index, result
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
-  const auto propose = [&](std::int32_t left) {
-    if (left < 0 || symbols[static_cast<std::size_t>(left)].next < 0) return;
-    const Symbol& symbol = symbols[static_cast<std::size_t>(left)];
-    const Merge* merge = find_merge(symbol.id, symbols[static_cast<std::size_t>(symbol.next)].id);
-    if (merge != nullptr) queue.emplace(merge->rank, left, merge->result);
-  };
-  for (std::size_t i = 0; i < symbols.size(); ++i) propose(static_cast<std::int32_t>(i));
-  while (!queue.empty()) {
-    const auto [rank, index, result] = queue.top();
-    queue.pop();
-    Symbol& left = symbols[static_cast<std::size_t>(index)];
-    if (left.id < 0 || left.next < 0) continue;
-    Symbol& right = symbols[static_cast<std::size_t>(left.next)];
-    const Merge* merge = find_merge(left.id, right.id);
-    if (merge == nullptr || merge->result != result) continue;  // the neighbours changed meanwhile
-    left.id = result;
-    left.end = right.end;
-    left.next = right.next;
-    right.id = -1;
-    if (left.next >= 0) symbols[static_cast<std::size_t>(left.next)].previous = index;
-    propose(left.previous);
-    propose(index);
+void BpeModel::push_piece(const std::string& piece, std::size_t begin, std::size_t end,
+                          std::vector<Symbol>& symbols, Symbol& unknown) const {
+  const auto first = static_cast<std::uint32_t>(begin), last = static_cast<std::uint32_t>(end);
+  if (const auto id = vocabulary_.find(piece)) {
+    if (unknown.id >= 0) symbols.push_back(unknown);
+    unknown.id = -1;
+    symbols.push_back({*id, 0, 0, first, last, 0, 0});
+    return;
   }
+  const auto byte_id = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
+  if (byte_fallback_ &&
+      std::all_of(piece.begin(), piece.end(), [&](char byte) { return byte_id(byte) >= 0; })) {
+    // A token met before that is unknown still waits behind these bytes, as it does in
+    // `tokenizers`.
+    for (const char byte : piece) symbols.push_back({byte_id(byte), 0, 0, first, last, 0, 0});
+    return;
+  }
+  if (unknown_name_.empty()) return;  // the character vanishes, as with `tokenizers`
+  if (unknown_id_ < 0) {
+    fail(ErrorKind::model,
+         "{}: '{}' is not in the vocabulary, and neither is the unknown token '{}'", where_, piece,
+         unknown_name_);
+  }
+  if (unknown.id >= 0 && fuse_unknown_) {
+    unknown.end = last;
+    return;
+  }
+  if (unknown.id >= 0) symbols.push_back(unknown);
+  unknown = {unknown_id_, 0, 0, first, last, 0, 0};
 }
 
 void BpeModel::tokenize(std::string_view word, std::vector<WordToken>& tokens) const {
-  if (word.empty()) return;
-  const bool cached = word.size() <= kCacheWordBytes;
-  const std::string key(cached ? word : std::string_view());
-  if (ignore_merges_) {
-    if (const auto id = token_id(word)) {
-      tokens.push_back({*id, 0, static_cast<std::uint32_t>(word.size())});
-      return;
+  // Words of scripts with few characters come back as they are; only others are worth cutting.
+  constexpr unsigned char kThreeBytes = 0xE0;
+  const bool cut = cuts_ != nullptr && (word.size() > WordCache::kWordBytes ||
+                                        static_cast<unsigned char>(word[0]) >= kThreeBytes);
+  if (!cut) return tokenize_piece(word, true, tokens);
+  if (const auto id = whole_word(word)) {
+    tokens.push_back({*id, 0, static_cast<std::uint32_t>(word.size())});
+    return;
+  }
+  for (std::size_t begin = 0, end = 0; begin < word.size(); begin = end) {
+    end = cuts_->piece_end(word, begin);
+    const std::size_t first = tokens.size();
+    tokenize_piece(word.substr(begin, end - begin), !ignore_merges_, tokens);
+    for (std::size_t i = first; begin > 0 && i < tokens.size(); ++i) {
+      tokens[i].begin += static_cast<std::uint32_t>(begin);
+      tokens[i].end += static_cast<std::uint32_t>(begin);
     }
   }
-  Cache::Shard& shard = cache_->shard(key);
+}
+
+/// `whole`: the piece is a word, or would be encoded alike if it were one.
+void BpeModel::tokenize_piece(std::string_view piece, bool whole,
+                              std::vector<WordToken>& tokens) const {
+  const bool cached = piece.size() <= WordCache::kWordBytes;
+  WordCache& cache = WordCache::of_thread(cache_key_);
+  WordCache::Key key;
   if (cached) {
-    const std::lock_guard lock(shard.mutex);
-    const auto found = shard.words.find(key);
-    if (found != shard.words.end()) {
-      tokens.insert(tokens.end(), found->second.begin(), found->second.end());
-      return;
-    }
+    key = WordCache::key(piece, whole);
+    if (cache.find(key, tokens)) return;
   }
-  std::vector<Symbol> symbols = characters(word);
-  merge_all(symbols);
   const std::size_t first = tokens.size();
-  for (const Symbol& symbol : symbols) {
-    if (symbol.id >= 0) tokens.push_back({symbol.id, symbol.begin, symbol.end});
+  const auto id = whole ? whole_word(piece) : std::nullopt;
+  if (id) {
+    tokens.push_back({*id, 0, static_cast<std::uint32_t>(piece.size())});
+  } else {
+    thread_local std::vector<Symbol> symbols;
+    symbols.clear();
+    characters(piece, symbols);
+    if (symbols.size() <= kShortSymbols) {
+      merge_short(symbols);
+    } else {
+      merge_long(symbols);
+    }
+    for (const Symbol& symbol : symbols) {
+      if (symbol.id >= 0) tokens.push_back({symbol.id, symbol.begin, symbol.end});
+    }
+    if (symbols.capacity() > kShortSymbols * 1024)
+      symbols = {};  // one long text must not hold its memory
   }
-  if (cached) {
-    const std::lock_guard lock(shard.mutex);
-    if (shard.words.size() >= kCacheShardWords) shard.words.clear();
-    shard.words.emplace(key, std::vector<WordToken>(tokens.begin() + static_cast<std::ptrdiff_t>(first),
-                                                    tokens.end()));
-  }
+  if (cached) cache.put(key, std::span(tokens).subspan(first));
 }
 
 }  // namespace finetune

@@ -37,6 +37,10 @@ class JinjaChatTemplate final : public ChatTemplate {
 
   std::string name() const override { return raw_.name; }
   std::optional<std::int32_t> stop_id() const override { return stop_id_; }
+  std::string fingerprint() const override {
+    const bool looks_at_clock = raw_.source.find("strftime_now") != std::string::npos;
+    return looks_at_clock ? "" : content_hash(raw_.name + raw_.source + raw_.variables.dump());
+  }
 
  private:
   const jinja::Template& choose(const TemplateInputs& inputs) const {
@@ -137,6 +141,7 @@ RawTemplate load_raw_template(const std::filesystem::path& model_folder, std::st
     raw.name = std::move(resolved);
     raw.where = std::move(where);
     raw.chat = jinja::Template::parse(source.text, source.where);
+    raw.source += source.text;
     raw.sees_tools |= source.text.find("tools") != std::string::npos;
     raw.sees_tool_calls |= source.text.find("tool_calls") != std::string::npos;
   };
@@ -151,6 +156,7 @@ RawTemplate load_raw_template(const std::filesystem::path& model_folder, std::st
       parse("auto", own.chat->where, *own.chat);
       if (own.tool_use) {
         raw.tool_use = jinja::Template::parse(own.tool_use->text, own.tool_use->where);
+        raw.source += own.tool_use->text;
         raw.sees_tools = raw.sees_tool_calls = true;
       }
       return raw;

@@ -5,7 +5,6 @@
 
 #include <charconv>
 #include <optional>
-#include <unordered_map>
 #include <utility>
 
 namespace finetune {
@@ -52,26 +51,6 @@ void fuse(std::vector<std::string>& tokens) {
   std::string whole;
   for (const std::string& token : tokens) whole += token;
   tokens.assign(1, std::move(whole));
-}
-
-/// Bytes of a token written in GPT-2's characters; nothing when it holds another character.
-std::optional<std::string> bytes_of_characters(const std::string& token) {
-  static const auto table = [] {
-    std::unordered_map<char32_t, char> bytes;
-    for (std::size_t byte = 0; byte < 256; ++byte) {
-      bytes[code_point_at(byte_characters()[byte], 0).value] = static_cast<char>(byte);
-    }
-    return bytes;
-  }();
-  std::string bytes;
-  for (std::size_t at = 0; at < token.size();) {
-    const CodePoint character = code_point_at(token, at);
-    const auto byte = table.find(character.value);
-    if (byte == table.end()) return std::nullopt;
-    bytes += byte->second;
-    at += character.size;
-  }
-  return bytes;
 }
 
 void decode_byte_level(std::vector<std::string>& tokens) {
@@ -127,12 +106,14 @@ Decoder make_replace(const json& config, const std::string& where) {
 Decoder make_metaspace(const json& config) {
   const std::string mark = config.value("replacement", std::string("\xE2\x96\x81"));
   const bool drop_first =
-      config.value("prepend_scheme", config.value("add_prefix_space", true) ? "always" : "never") != "never";
+      config.value("prepend_scheme", config.value("add_prefix_space", true) ? "always" : "never") !=
+      "never";
   return [mark, drop_first](std::vector<std::string>& tokens) {
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       std::string result;
       std::size_t done = 0;
-      for (std::size_t at; (at = tokens[i].find(mark, done)) != std::string::npos; done = at + mark.size()) {
+      for (std::size_t at; (at = tokens[i].find(mark, done)) != std::string::npos;
+           done = at + mark.size()) {
         result.append(tokens[i], done, at - done);
         if (i > 0 || !drop_first) result += ' ';
       }
@@ -161,6 +142,7 @@ Decoder make_decoder(const json& config, const std::string& where) {
   if (type == "Metaspace") return make_metaspace(config);
   if (type == "Replace") return make_replace(config, where);
   if (type == "Strip") return make_strip(config);
+  if (Decoder decoder = make_word_decoder(type, config)) return decoder;
   refuse_stage(where, "decoder", type);
 }
 

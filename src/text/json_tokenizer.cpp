@@ -19,35 +19,49 @@ json stage_of(const json& file, const char* key) {
 
 }  // namespace
 
-JsonTokenizer::JsonTokenizer(const std::filesystem::path& path, const TokenizerConfig& config)
-    : where_(path.string()) {
-  const json file = read_json_file(path);
+JsonTokenizer::JsonTokenizer(TokenizerFile file, const TokenizerConfig& config,
+                             std::unique_ptr<WordModel> model)
+    : where_(file.where), model_(std::move(model)) {
   try {
-    const json& model = file.at("model");
-    // Files from before 2021 name no type; only BPE has merges.
-    const std::string type = model.value("type", model.contains("merges") ? "BPE" : "without a type");
-    if (type != "BPE") refuse_stage(where_, "model", type);
-    normalizer_ = make_normalizer(stage_of(file, "normalizer"), where_);
-    pre_tokenizer_ = make_pre_tokenizer(stage_of(file, "pre_tokenizer"), where_);
-    decoder_ = make_decoder(stage_of(file, "decoder"), where_);
-    model_ = std::make_unique<BpeModel>(model, where_);
-    add_tokens(file, config);
-    read_post_processor(stage_of(file, "post_processor"));
+    read(file, config);
   } catch (const json::exception& error) {
-    fail(ErrorKind::model, "{}: {}; the file is not what `tokenizers` writes", where_, error.what());
+    fail(ErrorKind::model, "{}: {}; the file is not what `tokenizers` writes", where_,
+         error.what());
+  }
+}
+
+void JsonTokenizer::read(TokenizerFile& file, const TokenizerConfig& config) {
+  if (!model_) model_ = make_word_model(file);
+  normalizer_ = make_normalizer(stage_of(file.json, "normalizer"), where_);
+  const json pre_tokenizer = stage_of(file.json, "pre_tokenizer");
+  bool raw_bytes = false;
+  pre_tokenizer_ = make_pre_tokenizer(pre_tokenizer, where_, &raw_bytes);
+  if (raw_bytes && !model_->take_raw_bytes())
+    pre_tokenizer_ = make_pre_tokenizer(pre_tokenizer, where_);
+  decoder_ = make_decoder(stage_of(file.json, "decoder"), where_);
+  add_tokens(file.json, config);
+  read_post_processor(stage_of(file.json, "post_processor"));
+  for (const auto& ids : {specials_.prefix_ids, specials_.suffix_ids}) {
+    for (const std::int32_t id : ids) {
+      if (id >= 0 && id < vocab_size_) continue;
+      fail(ErrorKind::model,
+           "{}: the post-processor adds the id {}, but the tokenizer has {} tokens", where_, id,
+           vocab_size_);
+    }
   }
 }
 
 void JsonTokenizer::add_tokens(const json& file, const TokenizerConfig& config) {
-  std::int32_t largest = -1;
-  for (const auto& [content, id] : model_->vocabulary()) largest = std::max(largest, id);
-  contents_.resize(static_cast<std::size_t>(largest) + 1);
-  special_.resize(contents_.size());
-  for (const auto& [content, id] : model_->vocabulary()) {
-    if (id < 0) fail(ErrorKind::model, "{}: token '{}' has the id {}, expected 0 or more", where_, content, id);
-    contents_[static_cast<std::size_t>(id)] = content;
+  vocab_size_ = model_->vocabulary().id_limit();
+  next_id_ = static_cast<std::int32_t>(model_->vocabulary().size());
+  for (const json& item : stage_of(file, "added_tokens")) {
+    AddedToken token = parse_added_token(item);
+    // Where the model does not know the token, `tokenizers` gives it the next free id, whatever the
+    // file says.
+    token.id = token_id(token.content).value_or(next_id_);
+    added_.erase(token.content);  // of two with the same content, the last one counts
+    add_token(token);
   }
-  for (const json& token : stage_of(file, "added_tokens")) add_token(parse_added_token(token));
   for (const AddedToken& token : config.added) add_token(token);
   for (const std::string& content : config.specials) {
     AddedToken token;
@@ -63,26 +77,34 @@ void JsonTokenizer::add_tokens(const json& file, const TokenizerConfig& config) 
     }
     AlignedText pattern(content, 0);
     if (normalizer_) normalizer_(pattern);
-    normalized_matcher_.add(pattern.text(), token);
-    contents_[static_cast<std::size_t>(token.id)] = pattern.text();  // `tokenizers` decodes to this text too
+    normalized_matcher_.add(std::string(pattern.text()), token);
+    added_contents_[token.id] = pattern.text();  // `tokenizers` decodes to this text too
   }
 }
 
 void JsonTokenizer::add_token(AddedToken token) {
-  constexpr std::int32_t kLargestId = 1 << 26;  // a damaged id must not become an allocation
-  token.id = model_->token_id(token.content).value_or(token.id);
-  if (token.id < 0 || token.id > kLargestId) {
-    fail(ErrorKind::model, "{}: added token '{}' has the id {}, expected 0 to {}", where_, token.content,
-         token.id, kLargestId);
+  constexpr std::size_t kMaxBytes = 4096;
+  token.id = model_->vocabulary().find(token.content).value_or(token.id);
+  if (token.id < 0 || token.id >= Vocabulary::kMaxIds) {
+    fail(ErrorKind::model, "{}: added token '{}' has the id {}, expected 0 to {}", where_,
+         token.content, token.id, Vocabulary::kMaxIds - 1);
+  }
+  if (token.content.size() > kMaxBytes) {
+    fail(ErrorKind::model, "{}: the added token {} has {} bytes, expected at most {}", where_,
+         token.id, token.content.size(), kMaxBytes);
   }
   if (!added_.emplace(token.content, token).second) return;
-  const auto index = static_cast<std::size_t>(token.id);
-  if (index >= contents_.size()) {
-    contents_.resize(index + 1);
-    special_.resize(index + 1);
-  }
-  contents_[index] = token.content;
-  special_[index] = token.special;
+  vocab_size_ = std::max(vocab_size_, token.id + 1);
+  next_id_ = std::max(next_id_, token.id + 1);
+  added_contents_[token.id] = token.content;
+  special_[token.id] = token.special;
+}
+
+void JsonTokenizer::surround(std::vector<std::int32_t> prefix,
+                             const std::vector<std::int32_t>& suffix) {
+  prefix.insert(prefix.end(), specials_.prefix_ids.begin(), specials_.prefix_ids.end());
+  specials_.prefix_ids = std::move(prefix);
+  specials_.suffix_ids.insert(specials_.suffix_ids.end(), suffix.begin(), suffix.end());
 }
 
 void JsonTokenizer::read_post_processor(const json& post) {
@@ -91,25 +113,43 @@ void JsonTokenizer::read_post_processor(const json& post) {
   if (type == "ByteLevel") return;  // moves offsets only
   if (type == "Sequence") {
     for (const json& stage : stage_list(post, "processors", where_)) read_post_processor(stage);
-    return;
+  } else if (type == "BertProcessing" || type == "RobertaProcessing") {
+    surround({post.at("cls").at(1).get<std::int32_t>()},
+             {post.at("sep").at(1).get<std::int32_t>()});
+  } else if (type == "TemplateProcessing") {
+    read_template(post);
+  } else {
+    refuse_stage(where_, "post-processor", type);
   }
-  if (type != "TemplateProcessing") refuse_stage(where_, "post-processor", type);
-  bool before = true;
+}
+
+void JsonTokenizer::read_template(const json& post) {
+  std::vector<std::int32_t> prefix, suffix;
+  int texts = 0;
   for (const json& item : post.at("single")) {
     if (item.contains("Sequence")) {
-      before = false;
+      ++texts;
       continue;
     }
     const std::string name = item.at("SpecialToken").at("id").get<std::string>();
-    const json& ids = post.at("special_tokens").at(name).at("ids");
-    std::vector<std::int32_t>& side = before ? specials_.prefix_ids : specials_.suffix_ids;
-    for (const json& id : ids) side.push_back(id.get<std::int32_t>());
+    for (const json& id : post.at("special_tokens").at(name).at("ids")) {
+      (texts == 0 ? prefix : suffix).push_back(id.get<std::int32_t>());
+    }
   }
+  if (texts != 1) {
+    fail(ErrorKind::model,
+         "{}: the post-processor's template for one text has {} places for it, expected 1", where_,
+         texts);
+  }
+  surround(std::move(prefix), suffix);
 }
 
 Encoding JsonTokenizer::encode(std::string_view text) const {
   require_utf8(text);
   Encoding out;
+  constexpr std::size_t kUsualTokenBytes = 3;
+  out.ids.reserve(text.size() / kUsualTokenBytes + 8);
+  out.offsets.reserve(text.size() / kUsualTokenBytes + 8);
   for (const AddedTokenMatcher::Part& part : raw_matcher_.split(text)) {
     if (part.id >= 0) {
       out.ids.push_back(part.id);
@@ -124,45 +164,46 @@ Encoding JsonTokenizer::encode(std::string_view text) const {
 void JsonTokenizer::encode_plain(std::string_view text, std::size_t base, Encoding& out) const {
   AlignedText aligned(text, base);
   if (normalizer_) normalizer_(aligned);
-  for (const AddedTokenMatcher::Part& part : normalized_matcher_.split(aligned.text())) {
+  const std::vector<AddedTokenMatcher::Part> parts = normalized_matcher_.split(aligned.text());
+  if (parts.size() == 1 && parts[0].id < 0) return encode_words(std::move(aligned), out);
+  for (const AddedTokenMatcher::Part& part : parts) {
     if (part.id >= 0) {
       out.ids.push_back(part.id);
       out.offsets.push_back(aligned.original(part.begin, part.end));
     } else {
-      encode_words(aligned, {part.begin, part.end}, out);
+      encode_words(aligned.slice(part.begin, part.end), out);
     }
   }
 }
 
-void JsonTokenizer::encode_words(const AlignedText& text, ByteSpan range, Encoding& out) const {
-  PreTokenized pre;
-  const AlignedText* source = &text;
-  std::vector<ByteSpan> words = {range};
-  if (pre_tokenizer_) {
-    pre.text = text;
-    pre.words = words;
-    pre_tokenizer_(pre);
-    source = &pre.text;
-    words = std::move(pre.words);
-  }
+void JsonTokenizer::encode_words(AlignedText text, Encoding& out) const {
+  const std::size_t size = text.size();
+  PreTokenized pre{std::move(text), {{0, size}}};
+  if (pre_tokenizer_) pre_tokenizer_(pre);
+  const std::string_view all = pre.text.text();
   std::vector<WordToken> tokens;
-  for (const ByteSpan word : words) {
+  for (const ByteSpan word : pre.words) {
     tokens.clear();
-    model_->tokenize(std::string_view(source->text()).substr(word.begin, word.end - word.begin), tokens);
+    model_->tokenize(all.substr(word.begin, word.end - word.begin), tokens);
     for (const WordToken& token : tokens) {
       out.ids.push_back(token.id);
-      out.offsets.push_back(source->original(word.begin + token.begin, word.begin + token.end));
+      out.offsets.push_back(pre.text.original(word.begin + token.begin, word.begin + token.end));
     }
   }
 }
 
-std::string JsonTokenizer::decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const {
+std::string JsonTokenizer::decode(std::span<const std::int32_t> ids,
+                                  bool skip_special_tokens) const {
   std::vector<std::string> tokens;
   for (const std::int32_t id : ids) {
     require_id(id);
-    const auto index = static_cast<std::size_t>(id);
-    if (contents_[index].empty() || (skip_special_tokens && special_[index])) continue;
-    tokens.push_back(contents_[index]);
+    const auto special = special_.find(id);
+    if (skip_special_tokens && special != special_.end() && special->second) continue;
+    if (const auto added = added_contents_.find(id); added != added_contents_.end()) {
+      tokens.push_back(added->second);
+    } else if (const std::string_view* content = model_->vocabulary().content(id)) {
+      tokens.emplace_back(*content);
+    }
   }
   if (!decoder_) return join(tokens, " ");
   decoder_(tokens);
@@ -172,7 +213,7 @@ std::string JsonTokenizer::decode(std::span<const std::int32_t> ids, bool skip_s
 std::optional<std::int32_t> JsonTokenizer::token_id(std::string_view content) const {
   const auto added = added_.find(std::string(content));
   if (added != added_.end()) return added->second.id;
-  return model_->token_id(content);
+  return model_->vocabulary().find(content);
 }
 
 }  // namespace finetune

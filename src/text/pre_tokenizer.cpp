@@ -1,8 +1,11 @@
 #include "finetune/base/error.h"
 #include "text/regex.h"
+#include "text/scripts.h"
+#include "text/split_pattern.h"
 #include "text/stages.h"
 #include "text/utf8.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace finetune {
@@ -35,7 +38,8 @@ Behavior parse_behavior(const json& config, Behavior otherwise, const std::strin
   refuse_stage(where, "split behavior", name);
 }
 
-/// All of the word as stretches, matched and not in turn.
+/// All of the word as stretches; those that matched may be empty, which still parts their
+/// neighbours.
 std::vector<Stretch> stretches(std::string_view word, const FindMatches& find, bool invert) {
   std::vector<Stretch> result;
   std::size_t done = 0;
@@ -78,14 +82,17 @@ void append_words(const std::vector<Stretch>& parts, Behavior behavior, std::siz
       words.push_back({base + part.span.begin, base + part.span.end});
     }
   }
+  const auto empty = [](ByteSpan word) { return word.begin == word.end; };
+  words.erase(
+      std::remove_if(words.begin() + static_cast<std::ptrdiff_t>(first), words.end(), empty),
+      words.end());
 }
 
 PreTokenizer make_splitter(FindMatches find, Behavior behavior, bool invert = false) {
   return [find = std::move(find), behavior, invert](PreTokenized& pre) {
     std::vector<ByteSpan> words;
     for (const ByteSpan word : pre.words) {
-      const std::string_view text =
-          std::string_view(pre.text.text()).substr(word.begin, word.end - word.begin);
+      const std::string_view text = pre.text.text().substr(word.begin, word.end - word.begin);
       append_words(stretches(text, find, invert), behavior, word.begin, words);
     }
     pre.words = std::move(words);
@@ -93,9 +100,8 @@ PreTokenizer make_splitter(FindMatches find, Behavior behavior, bool invert = fa
 }
 
 FindMatches match_regex(const std::string& pattern, const std::string& where) {
-  return [regex = std::make_shared<Regex>(pattern, where)](std::string_view word, const auto& found) {
-    regex->for_each(word, found);
-  };
+  return [regex = std::make_shared<Regex>(pattern, where)](
+             std::string_view word, const auto& found) { regex->for_each(word, found); };
 }
 
 FindMatches match_literal(const std::string& literal) {
@@ -117,15 +123,35 @@ FindMatches match_characters(bool (*predicate)(char32_t)) {
   };
 }
 
+/// Splits with the hand-written matcher of a well-known pattern, which matches all of a text.
+PreTokenizer make_known_splitter(SplitFunction split) {
+  return [split](PreTokenized& pre) {
+    std::vector<ByteSpan> words;
+    for (const ByteSpan word : pre.words) {
+      split(pre.text.text().substr(word.begin, word.end - word.begin), word.begin, words);
+    }
+    pre.words = std::move(words);
+  };
+}
+
+PreTokenizer make_regex_splitter(const std::string& pattern, Behavior behavior, bool invert,
+                                 const std::string& where) {
+  const bool every_match_is_a_word =
+      behavior == Behavior::isolated || (behavior == Behavior::removed && invert);
+  const SplitFunction known = find_split_function(pattern);
+  if (known != nullptr && every_match_is_a_word) return make_known_splitter(known);
+  return make_splitter(match_regex(pattern, where), behavior, invert);
+}
+
 /// Rewrites every word: `write(pre, word, result)` appends the word's new text to `result`.
 template <typename Write>
 void rewrite_words(PreTokenized& pre, const Write& write) {
-  AlignedText result;
-  result.reserve(pre.text.text().size() + pre.text.text().size() / 2 + 8);
+  AlignedText result = pre.text.rewritten();
+  result.reserve(pre.text.size() + pre.text.size() / 2 + 8);
   for (ByteSpan& word : pre.words) {
-    const std::size_t begin = result.text().size();
+    const std::size_t begin = result.size();
     write(pre, word, result);
-    word = {begin, result.text().size()};
+    word = {begin, result.size()};
   }
   pre.text = std::move(result);
 }
@@ -133,26 +159,28 @@ void rewrite_words(PreTokenized& pre, const Write& write) {
 /// Puts `prefix` before the words that do not begin with it and for which `wanted` holds.
 template <typename Wanted>
 void prepend_words(PreTokenized& pre, const std::string& prefix, const Wanted& wanted) {
+  const auto lacks = [&](ByteSpan word) {
+    return pre.text.text().compare(word.begin, prefix.size(), prefix) != 0 &&
+           wanted(pre.text.original(word.begin, word.begin + 1).begin);
+  };
+  if (std::none_of(pre.words.begin(), pre.words.end(), lacks)) return;
   rewrite_words(pre, [&](const PreTokenized& old, ByteSpan word, AlignedText& result) {
     const std::size_t start = old.text.original(word.begin, word.begin + 1).begin;
-    if (old.text.text().compare(word.begin, prefix.size(), prefix) != 0 && wanted(start)) {
-      result.append(prefix, {start, start});
-    }
+    if (lacks(word)) result.append(prefix, {start, start});
     result.append_from(old.text, word.begin, word.end);
   });
 }
 
-PreTokenizer make_byte_level(const json& config, const std::string& where) {
-  constexpr const char* kGpt2Pattern =
-      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+PreTokenizer make_byte_level(const json& config, const std::string& where, bool* raw_bytes) {
   const bool add_prefix_space = config.value("add_prefix_space", true);
   PreTokenizer split;
-  if (config.value("use_regex", true)) {
-    split = make_splitter(match_regex(kGpt2Pattern, where), Behavior::isolated);
-  }
-  return [add_prefix_space, split](PreTokenized& pre) {
+  if (config.value("use_regex", true))
+    split = make_regex_splitter(kGpt2Pattern, Behavior::isolated, false, where);
+  if (raw_bytes != nullptr) *raw_bytes = true;
+  return [add_prefix_space, split, write = raw_bytes == nullptr](PreTokenized& pre) {
     if (add_prefix_space) prepend_words(pre, " ", [](std::size_t) { return true; });
     if (split) split(pre);
+    if (!write) return;
     rewrite_words(pre, [](const PreTokenized& old, ByteSpan word, AlignedText& result) {
       for (std::size_t i = word.begin; i < word.end; ++i) {
         const auto byte = static_cast<unsigned char>(old.text.text()[i]);
@@ -191,43 +219,58 @@ PreTokenizer make_metaspace(const json& config, const std::string& where) {
 
 PreTokenizer make_split(const json& config, const std::string& where) {
   const json& pattern = config.at("pattern");
-  FindMatches find = pattern.contains("Regex")
-                         ? match_regex(pattern.at("Regex").get<std::string>(), where)
-                         : match_literal(pattern.at("String").get<std::string>());
-  return make_splitter(std::move(find), parse_behavior(config, Behavior::isolated, where),
-                       config.value("invert", false));
+  const Behavior behavior = parse_behavior(config, Behavior::isolated, where);
+  const bool invert = config.value("invert", false);
+  if (pattern.contains("Regex"))
+    return make_regex_splitter(pattern.at("Regex"), behavior, invert, where);
+  return make_splitter(match_literal(pattern.at("String")), behavior, invert);
 }
 
-}  // namespace
-
-const std::vector<std::string>& byte_characters() {
-  static const std::vector<std::string> table = [] {
-    std::vector<std::string> characters(256);
-    char32_t next = 0x100;
-    for (char32_t byte = 0; byte < 256; ++byte) {
-      const bool printable = (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
-      append_utf8(characters[byte], printable ? byte : next++);
-    }
-    return characters;
-  }();
-  return table;
-}
-
-PreTokenizer make_pre_tokenizer(const json& config, const std::string& where) {
-  if (config.is_null()) return nullptr;
-  const std::string type = config.at("type").get<std::string>();
-  if (type == "Sequence") {
-    std::vector<PreTokenizer> stages;
-    for (const json& stage : stage_list(config, "pretokenizers", where)) {
-      if (PreTokenizer pre = make_pre_tokenizer(stage, where)) stages.push_back(std::move(pre));
-    }
-    return [stages](PreTokenized& pre) {
-      for (const PreTokenizer& stage : stages) stage(pre);
-    };
+/// Whitespace: words and runs of what is neither word nor white space.
+void find_words_and_symbols(std::string_view text, const std::function<void(ByteSpan)>& found) {
+  const auto kind = [](char32_t value) { return is_word(value) ? 0 : is_space(value) ? 1 : 2; };
+  for (std::size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+    const int first = kind(code_point_at(text, begin).value);
+    while (end < text.size() && kind(code_point_at(text, end).value) == first)
+      end += code_point_at(text, end).size;
+    if (first != 1) found({begin, end});
   }
-  if (type == "ByteLevel") return make_byte_level(config, where);
-  if (type == "Metaspace") return make_metaspace(config, where);
-  if (type == "Split") return make_split(config, where);
+}
+
+/// UnicodeScripts: a word ends where another script begins; Japanese kana count as Chinese
+/// characters, and spaces and unassigned characters go with either. What stands before the first
+/// character with a script is lost, as in `tokenizers`.
+PreTokenizer make_scripts(const std::string& where) {
+  const auto runs = std::make_shared<Regex>(script_pattern(), where);
+  return [runs](PreTokenized& pre) {
+    std::vector<ByteSpan> words;
+    for (const ByteSpan word : pre.words) {
+      const std::string_view text = pre.text.text().substr(word.begin, word.end - word.begin);
+      const std::size_t first = words.size();
+      runs->for_each(text, [&](ByteSpan run) {
+        if (words.size() > first) words.back().end = word.begin + run.begin;
+        words.push_back({word.begin + run.begin, word.end});
+      });
+    }
+    pre.words = std::move(words);
+  };
+}
+
+PreTokenizer make_sequence(const json& config, const std::string& where, bool* raw_bytes) {
+  std::vector<PreTokenizer> stages;
+  const json& list = stage_list(config, "pretokenizers", where);
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    PreTokenizer stage =
+        make_pre_tokenizer(list[i], where, i + 1 == list.size() ? raw_bytes : nullptr);
+    if (stage) stages.push_back(std::move(stage));
+  }
+  return [stages](PreTokenized& pre) {
+    for (const PreTokenizer& stage : stages) stage(pre);
+  };
+}
+
+PreTokenizer make_by_character(const std::string& type, const json& config,
+                               const std::string& where) {
   if (type == "Digits") {
     return make_splitter(match_characters(is_numeric), config.value("individual_digits", false)
                                                            ? Behavior::isolated
@@ -237,6 +280,65 @@ PreTokenizer make_pre_tokenizer(const json& config, const std::string& where) {
     return make_splitter(match_characters(is_punctuation),
                          parse_behavior(config, Behavior::isolated, where));
   }
+  if (type == "Whitespace") return make_splitter(find_words_and_symbols, Behavior::removed, true);
+  if (type == "WhitespaceSplit")
+    return make_splitter(match_characters(is_space), Behavior::removed);
+  if (type == "BertPreTokenizer") {
+    return [spaces = make_splitter(match_characters(is_space), Behavior::removed),
+            marks = make_splitter(match_characters(is_punctuation), Behavior::isolated)](
+               PreTokenized& pre) {
+      spaces(pre);
+      marks(pre);
+    };
+  }
+  if (type == "CharDelimiterSplit")
+    return make_splitter(match_literal(config.at("delimiter")), Behavior::removed);
+  return nullptr;
+}
+
+}  // namespace
+
+const std::vector<std::string>& byte_characters() {
+  static const std::vector<std::string> table = [] {
+    std::vector<std::string> characters(256);
+    char32_t next = 0x100;
+    for (char32_t byte = 0; byte < 256; ++byte) {
+      const bool printable =
+          (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+      append_utf8(characters[byte], printable ? byte : next++);
+    }
+    return characters;
+  }();
+  return table;
+}
+
+std::optional<std::string> bytes_of_characters(std::string_view text) {
+  static const auto table = [] {
+    std::vector<std::int16_t> bytes(0x200, -1);
+    for (std::size_t byte = 0; byte < 256; ++byte) {
+      bytes[code_point_at(byte_characters()[byte], 0).value] = static_cast<std::int16_t>(byte);
+    }
+    return bytes;
+  }();
+  std::string bytes;
+  for (std::size_t at = 0; at < text.size();) {
+    const CodePoint character = code_point_at(text, at);
+    if (character.value >= table.size() || table[character.value] < 0) return std::nullopt;
+    bytes += static_cast<char>(table[character.value]);
+    at += character.size;
+  }
+  return bytes;
+}
+
+PreTokenizer make_pre_tokenizer(const json& config, const std::string& where, bool* raw_bytes) {
+  if (config.is_null()) return nullptr;
+  const std::string type = config.at("type").get<std::string>();
+  if (type == "Sequence") return make_sequence(config, where, raw_bytes);
+  if (type == "ByteLevel") return make_byte_level(config, where, raw_bytes);
+  if (type == "Metaspace") return make_metaspace(config, where);
+  if (type == "Split") return make_split(config, where);
+  if (type == "UnicodeScripts") return make_scripts(where);
+  if (PreTokenizer stage = make_by_character(type, config, where)) return stage;
   refuse_stage(where, "pre-tokenizer", type);
 }
 

@@ -9,8 +9,9 @@
 
 namespace finetune {
 
-/// A regular expression over UTF-8 with Unicode classes (PCRE2, just-in-time compiled). The tokenizers that
-/// this reads were written for Oniguruma; the two agree on the syntax they use.
+/// A regular expression over UTF-8 (PCRE2, just-in-time compiled), in the syntax and with the
+/// meaning that the tokenizers' files are written for (Oniguruma's Ruby syntax; see
+/// regex_syntax.h).
 class Regex {
  public:
   /// Throws Error(model) with `where` when the pattern does not compile.
@@ -19,8 +20,12 @@ class Regex {
   Regex(const Regex&) = delete;
   Regex& operator=(const Regex&) = delete;
 
-  /// Calls `found` for every match that is not empty, from left to right, not overlapping. Safe from several
-  /// threads. Throws Error(data) when the matcher runs out of its limits.
+  /// Does the library know the property of "\\p{Name}"? Versions differ in the scripts they know.
+  static bool is_property(const std::string& property);
+
+  /// Calls `found` for every match from left to right, not overlapping; an empty match is reported
+  /// unless it lies at the end of the match before it. Safe from several threads. Throws
+  /// Error(data) when the matcher runs out of its limits.
   void for_each(std::string_view text, const std::function<void(ByteSpan)>& found) const;
 
  private:

@@ -1,5 +1,6 @@
 #include "text/sentencepiece_proto.h"
 
+#include <cstring>
 #include <optional>
 
 namespace finetune {
@@ -44,27 +45,51 @@ std::optional<Field> read_field(std::string_view& in) {
   return field;
 }
 
+/// Calls `read(field)` for the fields of a message, as far as they parse.
+template <typename Read>
+void for_each_field(std::string_view message, const Read& read) {
+  while (const auto field = read_field(message)) read(*field);
+}
+
+SentencePiece read_piece(std::string_view message) {
+  SentencePiece piece;
+  for_each_field(message, [&](const Field& field) {
+    if (field.number == 1) piece.text = field.bytes;
+    if (field.number == 2 && field.bytes.size() == sizeof(float)) {
+      std::memcpy(&piece.score, field.bytes.data(), sizeof(float));
+    }
+    if (field.number == 3) piece.kind = field.value;
+  });
+  return piece;
+}
+
 }  // namespace
 
 SentencePieceFacts read_sentencepiece_facts(std::string_view model) {
-  constexpr std::uint64_t kPieces = 1, kNormalizerSpec = 3;  // fields of ModelProto
-  constexpr std::uint64_t kPieceType = 3, kUserDefined = 4;  // of ModelProto.SentencePiece
-  constexpr std::uint64_t kAddDummyPrefix = 3;               // of NormalizerSpec
+  enum ModelField { pieces = 1, trainer_spec = 2, normalizer_spec = 3, denormalizer_spec = 5 };
+  constexpr std::uint64_t kModelType = 3, kUnigram = 1, kByteFallback = 35;  // of TrainerSpec
+  constexpr std::uint64_t kCharsmap = 2, kAddDummyPrefix = 3;                // of NormalizerSpec
   SentencePieceFacts facts;
-  std::int32_t id = 0;
-  while (const auto field = read_field(model)) {
-    std::string_view message = field->bytes;
-    if (field->number == kPieces) {
-      while (const auto part = read_field(message)) {
-        if (part->number == kPieceType && part->value == kUserDefined) facts.user_defined.push_back(id);
-      }
-      ++id;
-    } else if (field->number == kNormalizerSpec) {
-      while (const auto part = read_field(message)) {
-        if (part->number == kAddDummyPrefix) facts.add_dummy_prefix = part->value != 0;
-      }
+  for_each_field(model, [&](const Field& field) {
+    if (field.number == pieces) facts.pieces.push_back(read_piece(field.bytes));
+    if (field.number == trainer_spec) {
+      for_each_field(field.bytes, [&](const Field& part) {
+        if (part.number == kModelType) facts.unigram = part.value == kUnigram;
+        if (part.number == kByteFallback) facts.byte_fallback = part.value != 0;
+      });
     }
-  }
+    if (field.number == normalizer_spec) {
+      for_each_field(field.bytes, [&](const Field& part) {
+        if (part.number == kCharsmap) facts.charsmap = part.bytes;
+        if (part.number == kAddDummyPrefix) facts.add_dummy_prefix = part.value != 0;
+      });
+    }
+    if (field.number == denormalizer_spec) {
+      for_each_field(field.bytes, [&](const Field& part) {
+        if (part.number == kCharsmap) facts.denormalizer_charsmap = part.bytes;
+      });
+    }
+  });
   return facts;
 }
 

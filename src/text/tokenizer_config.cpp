@@ -1,9 +1,11 @@
 #include "text/tokenizer_config.h"
 
 #include "finetune/base/error.h"
-#include "finetune/base/file.h"
+#include "text/tokenizer_file.h"
+#include "text/utf8.h"
 
 #include <algorithm>
+#include <cctype>
 
 namespace finetune {
 
@@ -24,6 +26,15 @@ std::optional<bool> optional_bool(const json& config, const char* key) {
   return value->get<bool>();
 }
 
+std::string lower_text(const json& config, const char* key) {
+  const auto value = config.find(key);
+  std::string text =
+      value == config.end() || !value->is_string() ? std::string() : value->get<std::string>();
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
 void add_special(TokenizerConfig& result, const std::string& content) {
   if (content.empty()) return;
   if (std::find(result.specials.begin(), result.specials.end(), content) == result.specials.end()) {
@@ -35,8 +46,8 @@ void add_special(TokenizerConfig& result, const std::string& content) {
 void read_specials(const json& config, TokenizerConfig& result) {
   if (result.bos_token.empty()) result.bos_token = special_content(config, "bos_token");
   if (result.eos_token.empty()) result.eos_token = special_content(config, "eos_token");
-  for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token",
-                          "mask_token"}) {
+  for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token",
+                          "cls_token", "mask_token"}) {
     add_special(result, special_content(config, key));
   }
   for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
@@ -55,6 +66,8 @@ void read_main(const json& config, TokenizerConfig& result) {
   result.add_eos = optional_bool(config, "add_eos_token");
   result.add_prefix_space = optional_bool(config, "add_prefix_space");
   result.legacy = optional_bool(config, "legacy").value_or(true);
+  result.tokenizer_class = lower_text(config, "tokenizer_class");
+  result.family = result.tokenizer_class.substr(0, result.tokenizer_class.find("tokenizer"));
   const auto decoder = config.find("added_tokens_decoder");
   if (decoder == config.end() || decoder->is_null()) return;
   for (const auto& [id, value] : decoder->items()) {
@@ -70,8 +83,9 @@ void read_main(const json& config, TokenizerConfig& result) {
 /// The older file {"content": id}.
 void read_added(const json& tokens, TokenizerConfig& result) {
   for (const auto& [content, id] : tokens.items()) {
-    const bool known = std::any_of(result.added.begin(), result.added.end(),
-                                   [&](const AddedToken& token) { return token.content == content; });
+    const bool known =
+        std::any_of(result.added.begin(), result.added.end(),
+                    [&](const AddedToken& token) { return token.content == content; });
     if (known) continue;
     AddedToken token;
     token.content = content;
@@ -89,6 +103,18 @@ std::optional<std::int32_t> token_id_of(const json& config, const char* key) {
   return id.get<std::int32_t>();
 }
 
+void read_model_config(const json& config, TokenizerConfig& result) {
+  if (result.bos_token.empty()) result.bos_id = token_id_of(config, "bos_token_id");
+  if (result.eos_token.empty()) result.eos_id = token_id_of(config, "eos_token_id");
+  if (const std::string type = lower_text(config, "model_type"); !type.empty())
+    result.family = type;
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const auto rope = config.find(key);
+    if (rope != config.end() && rope->is_object())
+      result.llama3_rope |= lower_text(*rope, "rope_type") == "llama3";
+  }
+}
+
 template <typename Read>
 void read_if_there(const std::filesystem::path& path, const Read& read) {
   if (!std::filesystem::exists(path)) return;
@@ -97,26 +123,33 @@ void read_if_there(const std::filesystem::path& path, const Read& read) {
     if (!content.is_object()) fail(ErrorKind::model, "{}: expected a JSON object", path.string());
     read(content);
   } catch (const json::exception& error) {
-    fail(ErrorKind::model, "{}: {}; the file is not what transformers writes", path.string(), error.what());
-  } catch (const std::logic_error& error) {  // std::stoi
-    fail(ErrorKind::model, "{}: added_tokens_decoder has a key that is not an id ({})", path.string(),
+    fail(ErrorKind::model, "{}: {}; the file is not what transformers writes", path.string(),
          error.what());
+  } catch (const std::logic_error& error) {  // std::stoi
+    fail(ErrorKind::model, "{}: added_tokens_decoder has a key that is not an id ({})",
+         path.string(), error.what());
   }
 }
 
 }  // namespace
 
+void refuse_json(const std::string& where, std::string_view text, std::size_t offset,
+                 const std::string& problem) {
+  const std::string_view before = text.substr(0, std::min(offset, text.size()));
+  const auto line = std::count(before.begin(), before.end(), '\n') + 1;
+  const std::size_t newline = before.rfind('\n');
+  const std::size_t column =
+      newline == std::string_view::npos ? before.size() + 1 : before.size() - newline;
+  fail(ErrorKind::model, "{}:{}:{}: this is not JSON ({}); is the file complete?", where, line,
+       column, utf8_lossy(problem));
+}
+
 json read_json_file(const std::filesystem::path& path) {
-  const std::string text = read_file(path, ErrorKind::model);
+  const std::string text = read_model_text(path);
   try {
     return json::parse(text);
   } catch (const json::parse_error& error) {
-    const std::size_t at = std::min(error.byte > 0 ? error.byte - 1 : 0, text.size());
-    const auto line = std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n') + 1;
-    const std::size_t newline = at == 0 ? std::string::npos : text.rfind('\n', at - 1);
-    const std::size_t column = newline == std::string::npos ? at + 1 : at - newline;
-    fail(ErrorKind::model, "{}:{}:{}: this is not JSON ({}); is the file complete?", path.string(), line,
-         column, error.what());
+    refuse_json(path.string(), text, error.byte > 0 ? error.byte - 1 : 0, error.what());
   }
 }
 
@@ -134,14 +167,14 @@ AddedToken parse_added_token(const json& config) {
 
 TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
   TokenizerConfig result;
-  read_if_there(folder / "tokenizer_config.json", [&](const json& config) { read_main(config, result); });
+  read_if_there(folder / "tokenizer_config.json",
+                [&](const json& config) { read_main(config, result); });
   read_if_there(folder / "special_tokens_map.json",
                 [&](const json& config) { read_specials(config, result); });
-  read_if_there(folder / "added_tokens.json", [&](const json& tokens) { read_added(tokens, result); });
-  read_if_there(folder / "config.json", [&](const json& config) {
-    if (result.bos_token.empty()) result.bos_id = token_id_of(config, "bos_token_id");
-    if (result.eos_token.empty()) result.eos_id = token_id_of(config, "eos_token_id");
-  });
+  read_if_there(folder / "added_tokens.json",
+                [&](const json& tokens) { read_added(tokens, result); });
+  read_if_there(folder / "config.json",
+                [&](const json& config) { read_model_config(config, result); });
   return result;
 }
 

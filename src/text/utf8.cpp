@@ -20,7 +20,9 @@ std::size_t maximal_subpart(std::string_view bytes) {
     return i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0u;
   };
   const unsigned first = byte(0);
-  const std::size_t wanted = first >= 0xF0 && first <= 0xF4 ? 4 : first >= 0xE0 && first < 0xF0 ? 3 : 1;
+  const std::size_t wanted = first >= 0xF0 && first <= 0xF4  ? 4
+                             : first >= 0xE0 && first < 0xF0 ? 3
+                                                             : 1;
   if (wanted == 1) return 1;
   unsigned low = 0x80, high = 0xBF;
   if (first == 0xE0) low = 0xA0;
@@ -45,7 +47,8 @@ bool is_space(char32_t value) {
   if (value < 0x80) return value == ' ' || (value >= 0x09 && value <= 0x0D);
   if (value == 0x85) return true;
   const utf8proc_category_t kind = category(value);
-  return kind == UTF8PROC_CATEGORY_ZS || kind == UTF8PROC_CATEGORY_ZL || kind == UTF8PROC_CATEGORY_ZP;
+  return kind == UTF8PROC_CATEGORY_ZS || kind == UTF8PROC_CATEGORY_ZL ||
+         kind == UTF8PROC_CATEGORY_ZP;
 }
 
 bool is_word(char32_t value) {
@@ -62,14 +65,38 @@ bool is_word(char32_t value) {
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_PC:
       return true;
+    case UTF8PROC_CATEGORY_SO:  // letters in circles and squares are Alphabetic
+      return (value >= 0x24B6 && value <= 0x24E9) || (value >= 0x1F130 && value <= 0x1F149) ||
+             (value >= 0x1F150 && value <= 0x1F169) || (value >= 0x1F170 && value <= 0x1F189);
     default:
       return value == 0x200C || value == 0x200D;
   }
 }
 
+bool is_mark(char32_t value) {
+  const utf8proc_category_t kind = category(value);
+  return kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_MC ||
+         kind == UTF8PROC_CATEGORY_ME;
+}
+
+bool is_nonspacing_mark(char32_t value) { return category(value) == UTF8PROC_CATEGORY_MN; }
+
+bool is_other(char32_t value) {
+  switch (category(value)) {
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CS:
+      return true;
+    default:
+      return false;
+  }
+}
+
 bool is_numeric(char32_t value) {
   const utf8proc_category_t kind = category(value);
-  return kind == UTF8PROC_CATEGORY_ND || kind == UTF8PROC_CATEGORY_NL || kind == UTF8PROC_CATEGORY_NO;
+  return kind == UTF8PROC_CATEGORY_ND || kind == UTF8PROC_CATEGORY_NL ||
+         kind == UTF8PROC_CATEGORY_NO;
 }
 
 bool is_punctuation(char32_t value) {

@@ -12,7 +12,8 @@ struct CodePoint {
   std::size_t size = 0;
 };
 
-/// The character at `position` of well-formed UTF-8; `position` must be on a character's first byte.
+/// The character at `position` of well-formed UTF-8; `position` must be on a character's first
+/// byte.
 inline CodePoint code_point_at(std::string_view text, std::size_t position) {
   const auto byte = [&](std::size_t i) {
     return static_cast<char32_t>(static_cast<unsigned char>(text[position + i]));
@@ -35,6 +36,12 @@ void append_utf8(std::string& text, char32_t value);
 bool is_space(char32_t value);
 /// Letters, marks, digits and connectors (Rust's `\w`).
 bool is_word(char32_t value);
+/// Mn, Mc, Me.
+bool is_mark(char32_t value);
+/// Mn.
+bool is_nonspacing_mark(char32_t value);
+/// Control, format and private use characters.
+bool is_other(char32_t value);
 /// Nd, Nl, No (Rust's char::is_numeric).
 bool is_numeric(char32_t value);
 /// ASCII punctuation and the categories P* (Rust's char::is_ascii_punctuation or P).

@@ -60,6 +60,8 @@ class ChatTemplate {
   virtual std::string name() const = 0;
   /// The token that ends an answer, where the template shows it for a plain question and answer.
   virtual std::optional<std::int32_t> stop_id() const = 0;
+  /// The same for templates that render everything alike; "" for one that cannot tell (it looks at the clock).
+  virtual std::string fingerprint() const { return ""; }
 };
 
 /// `name` is a value of the configuration key `template`. `auto` is the model's own template, or alpaca for a model without
@@ -78,6 +80,7 @@ struct RawTemplate {
   nlohmann::ordered_json variables;            ///< the special tokens that the folder's files name
   bool sees_tools = false;                     ///< its text speaks of tools, of tool_calls
   bool sees_tool_calls = false;
+  std::string source;                          ///< the text of all its parts
 };
 
 /// `name` as for load_chat_template; an empty folder has no files. Throws as it, but for the EOS token.

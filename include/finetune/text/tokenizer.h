@@ -52,6 +52,8 @@ class Tokenizer {
     std::vector<std::int32_t> prefix_ids, suffix_ids;
   };
   const Specials& specials() const { return specials_; }
+  /// The same for tokenizers that were loaded from the same files; "" for one that was not loaded from a folder.
+  const std::string& fingerprint() const { return fingerprint_; }
 
   /// encode plus what the tokenizer's own default adds (prefix_ids, suffix_ids; empty offsets at the ends).
   Encoding encode_with_specials(std::string_view text) const;
@@ -64,6 +66,7 @@ class Tokenizer {
   Specials specials_;
 
  private:
+  std::string fingerprint_;
   friend std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder);
 };
 
