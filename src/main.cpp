@@ -4,24 +4,28 @@
 
 #include <CLI/CLI.hpp>
 
+#include <unistd.h>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <new>
 #include <string>
-#include <unistd.h>
 
 namespace {
 
 constexpr int kUsage = 2, kDefect = 1, kResource = 5;
 
-/// OpenMP threads that wait spin for milliseconds; on cores shared with other work that makes training ten times slower.
-/// The OpenMP library reads its limit while the program is loaded, so the program starts itself once more.
+/// OpenMP threads that wait spin for milliseconds; on cores shared with other work that makes
+/// training ten times slower. The OpenMP library reads its limit while the program is loaded, so
+/// the program starts itself once more.
 void limit_spinning(int argc, char** argv) {
   const bool heavy = argc > 1 && argv[1][0] != '-';
-  if (!heavy || std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
-  setenv("GOMP_SPINCOUNT", "3000", 1);  // measured: alone nearly as fast as the default, beside others far faster
+  if (!heavy || std::getenv("OMP_WAIT_POLICY") != nullptr ||
+      std::getenv("GOMP_SPINCOUNT") != nullptr)
+    return;
+  setenv("GOMP_SPINCOUNT", "3000",
+         1);  // measured: alone nearly as fast as the default, beside others far faster
   std::error_code error;
   const std::string self = std::filesystem::read_symlink("/proc/self/exe", error).string();
   if (!error) execv(self.c_str(), argv);  // where this fails, the program goes on as it is
@@ -60,14 +64,18 @@ int main(int argc, char** argv) {
   } catch (const finetune::Error& error) {
     return report(error.what(), error.exit_code());
   } catch (const std::bad_alloc&) {
-    return report("out of memory; try a smaller per_device_train_batch_size or max_length", kResource);
+    return report("out of memory; try a smaller per_device_train_batch_size or max_length",
+                  kResource);
   } catch (const std::filesystem::filesystem_error& error) {
     return report(error.what(), kResource);
   } catch (const std::exception& error) {
     // LibTorch's allocators have no exception type of their own on the CPU.
     const std::string what = error.what();
-    if (what.find("allocate memory") != std::string::npos || what.find("out of memory") != std::string::npos) {
-      return report(("out of memory; try a smaller per_device_train_batch_size or max_length\n" + what.substr(0, what.find('\n'))).c_str(),
+    if (what.find("allocate memory") != std::string::npos ||
+        what.find("out of memory") != std::string::npos) {
+      return report(("out of memory; try a smaller per_device_train_batch_size or max_length\n" +
+                     what.substr(0, what.find('\n')))
+                        .c_str(),
                     kResource);
     }
     return report(("a defect of finetune: " + what).c_str(), kDefect);

@@ -108,8 +108,7 @@ void write_file_atomically(const fs::path& path,
                            const std::function<void(const WriteBytes&)>& fill) {
   const fs::path temporary = path.string() + ".tmp";
   try {
-    const Descriptor fd(
-        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    const Descriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
     if (fd.get() < 0) fail_write(temporary, "creating");
     fill([&](std::span<const std::byte> bytes) { write_all(fd.get(), temporary, bytes); });
     if (::fsync(fd.get()) != 0) fail_write(temporary, "flushing");

@@ -53,7 +53,8 @@ Config config_of(const EvalOptions& options) {
     config.eval_datasets.front().path = options.data;
   }
   if (config.eval_datasets.empty()) {
-    fail(ErrorKind::config, "nothing to evaluate on; give --data FILE, or eval_datasets in the configuration");
+    fail(ErrorKind::config,
+         "nothing to evaluate on; give --data FILE, or eval_datasets in the configuration");
   }
   return config;
 }
@@ -66,7 +67,8 @@ Variants variants_of(const EvalOptions& options, const Config& config) {
   if (fs::exists(output / (variants.full ? "config.json" : kAdapterConfigFile))) {
     variants.adapter = config.output_dir;
   } else {
-    log_info("eval", "{} holds no trained {} yet; evaluating the base alone", config.output_dir, variants.full ? "model" : "adapter");
+    log_info("eval", "{} holds no trained {} yet; evaluating the base alone", config.output_dir,
+             variants.full ? "model" : "adapter");
   }
   return variants;
 }
@@ -74,13 +76,14 @@ Variants variants_of(const EvalOptions& options, const Config& config) {
 std::int64_t answer_limit(const Dataset& dataset, const EvalOptions& options) {
   if (options.max_new_tokens > 0) return options.max_new_tokens;
   std::int64_t longest = 0;
-  for (const Example& example : dataset.examples) longest = std::max(longest, example.supervised_tokens);
+  for (const Example& example : dataset.examples)
+    longest = std::max(longest, example.supervised_tokens);
   return longest + longest / 4 + 16;  // a longer answer is wrong anyway
 }
 
 /// The answers to all rows; rows of plain text have none.
-std::vector<std::string> generate_answers(const CausalLM& model, const TextTools& text, const Dataset& dataset,
-                                          std::int64_t limit) {
+std::vector<std::string> generate_answers(const CausalLM& model, const TextTools& text,
+                                          const Dataset& dataset, std::int64_t limit) {
   GenerateOptions options;
   options.max_new_tokens = limit;
   options.stop_ids = text.stop_ids;
@@ -89,7 +92,8 @@ std::vector<std::string> generate_answers(const CausalLM& model, const TextTools
   for (std::size_t i = 0; i < dataset.texts.size(); ++i) {
     if (!dataset.texts[i].prompt.empty()) rows.push_back(i);
   }
-  for (std::size_t begin = 0; begin < rows.size() && interrupt_signal() == 0; begin += kGenerateBatch) {
+  for (std::size_t begin = 0; begin < rows.size() && interrupt_signal() == 0;
+       begin += kGenerateBatch) {
     const std::size_t end = std::min(begin + kGenerateBatch, rows.size());
     std::vector<std::vector<std::int32_t>> prompts;
     for (std::size_t i = begin; i < end; ++i) {
@@ -97,7 +101,8 @@ std::vector<std::string> generate_answers(const CausalLM& model, const TextTools
     }
     const std::vector<Generation> generations = generate(model, prompts, options);
     for (std::size_t i = begin; i < end; ++i) {
-      answers[rows[i]] = text.tokenizer->decode(generations[i - begin].ids, /*skip_special_tokens=*/true);
+      answers[rows[i]] =
+          text.tokenizer->decode(generations[i - begin].ids, /*skip_special_tokens=*/true);
     }
   }
   return answers;
@@ -106,17 +111,22 @@ std::vector<std::string> generate_answers(const CausalLM& model, const TextTools
 class Evaluation {
  public:
   Evaluation(const EvalOptions& options, const Config& config)
-      : options_(options), config_(config), variants_(variants_of(options, config)), text_(load_text_tools(config)) {}
+      : options_(options),
+        config_(config),
+        variants_(variants_of(options, config)),
+        text_(load_text_tools(config)) {}
 
   void run() {
-    DatasetOptions data_options = dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
+    DatasetOptions data_options =
+        dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
     data_options.keep_texts = options_.generate || !options_.predictions.empty();
     std::vector<Dataset> data;
     for (const DatasetSpec& spec : config_.eval_datasets) {
       data.push_back(open_dataset({spec}, *text_.tokenizer, *text_.chat_template, data_options));
     }
     std::optional<PeftAdapter> adapter;  // read first: a wrong path is told before the work
-    if (!variants_.adapter.empty() && !variants_.full) adapter = read_peft_adapter(variants_.adapter);
+    if (!variants_.adapter.empty() && !variants_.full)
+      adapter = read_peft_adapter(variants_.adapter);
     CausalLM model = load_base(config_, ModelUse::eval);
     score(model, data, "base");
     if (variants_.full && !variants_.adapter.empty()) {
@@ -138,14 +148,16 @@ class Evaluation {
   void score(const CausalLM& model, const std::vector<Dataset>& data, const std::string& variant) {
     for (std::size_t i = 0; i < data.size() && interrupt_signal() == 0; ++i) {
       const Dataset& dataset = data[i];
-      ScoredData scored{config_.eval_datasets[i].path, variant, static_cast<std::int64_t>(dataset.examples.size()),
+      ScoredData scored{config_.eval_datasets[i].path, variant,
+                        static_cast<std::int64_t>(dataset.examples.size()),
                         evaluate(model, dataset, config_.eval_batch_size()), std::nullopt};
       std::vector<std::string> answers;
       if (options_.generate) {
         answers = generate_answers(model, text_, dataset, answer_limit(dataset, options_));
         std::vector<ScoredAnswer> scored_answers;
         for (std::size_t row = 0; row < answers.size(); ++row) {
-          if (!dataset.texts[row].prompt.empty()) scored_answers.push_back({answers[row], dataset.texts[row].reference});
+          if (!dataset.texts[row].prompt.empty())
+            scored_answers.push_back({answers[row], dataset.texts[row].reference});
         }
         scored.scores = score_answers(scored_answers);
       }
@@ -156,12 +168,17 @@ class Evaluation {
     }
   }
 
-  void add_predictions(const Dataset& dataset, const ScoredData& scored, const std::vector<std::string>& answers) {
+  void add_predictions(const Dataset& dataset, const ScoredData& scored,
+                       const std::vector<std::string>& answers) {
     for (std::size_t row = 0; row < dataset.examples.size(); ++row) {
       const Example& example = dataset.examples[row];
-      ordered_json line = {{"file", scored.data}, {"line", example.origin.line}, {"variant", scored.variant},
-                           {"nll", scored.result.nll[row]}, {"supervised_tokens", example.supervised_tokens},
-                           {"prompt", dataset.texts[row].prompt}, {"reference", dataset.texts[row].reference}};
+      ordered_json line = {{"file", scored.data},
+                           {"line", example.origin.line},
+                           {"variant", scored.variant},
+                           {"nll", scored.result.nll[row]},
+                           {"supervised_tokens", example.supervised_tokens},
+                           {"prompt", dataset.texts[row].prompt},
+                           {"reference", dataset.texts[row].reference}};
       line["prediction"] = answers.empty() ? ordered_json() : ordered_json(answers[row]);
       predictions_ += line.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
     }
@@ -180,9 +197,13 @@ ordered_json Evaluation::json() const {
   out["adapter"] = variants_.adapter.empty() ? ordered_json() : ordered_json(variants_.adapter);
   out["results"] = ordered_json::array();
   for (const ScoredData& scored : results_) {
-    ordered_json entry = {{"data", scored.data}, {"variant", scored.variant}, {"examples", scored.examples},
-                          {"supervised_tokens", scored.result.supervised_tokens}, {"loss", scored.result.loss},
-                          {"perplexity", scored.result.perplexity()}, {"token_accuracy", scored.result.token_accuracy}};
+    ordered_json entry = {{"data", scored.data},
+                          {"variant", scored.variant},
+                          {"examples", scored.examples},
+                          {"supervised_tokens", scored.result.supervised_tokens},
+                          {"loss", scored.result.loss},
+                          {"perplexity", scored.result.perplexity()},
+                          {"token_accuracy", scored.result.token_accuracy}};
     if (scored.scores) {
       entry["exact_match"] = scored.scores->exact_match;
       entry["valid_json"] = scored.scores->valid_json;
@@ -202,19 +223,26 @@ std::string Evaluation::table() const {
     }
     if (columns.empty()) continue;
     const ScoredData& first = *columns.front();
-    out += fmt::format("\n{} ({} rows, {} supervised tokens)\n{:18}", spec.path, format_count(first.examples),
-                       format_count(first.result.supervised_tokens), "");
+    out +=
+        fmt::format("\n{} ({} rows, {} supervised tokens)\n{:18}", spec.path,
+                    format_count(first.examples), format_count(first.result.supervised_tokens), "");
     for (const ScoredData* column : columns) out += fmt::format("{:>12}", column->variant);
     const auto row = [&](const std::string& label, const auto& cell) {
       out += fmt::format("\n  {:16}", label);
       for (const ScoredData* column : columns) out += fmt::format("{:>12}", cell(*column));
     };
     row("loss", [](const ScoredData& s) { return fmt::format("{:.4f}", s.result.loss); });
-    row("perplexity", [](const ScoredData& s) { return fmt::format("{:.3f}", s.result.perplexity()); });
-    row("token accuracy", [](const ScoredData& s) { return fmt::format("{:.1f} %", 100 * s.result.token_accuracy); });
+    row("perplexity",
+        [](const ScoredData& s) { return fmt::format("{:.3f}", s.result.perplexity()); });
+    row("token accuracy",
+        [](const ScoredData& s) { return fmt::format("{:.1f} %", 100 * s.result.token_accuracy); });
     if (first.scores) {
-      row("exact match", [](const ScoredData& s) { return fmt::format("{:.1f} %", 100 * s.scores->exact_match); });
-      row("valid JSON", [](const ScoredData& s) { return fmt::format("{:.1f} %", 100 * s.scores->valid_json); });
+      row("exact match",
+          [](const ScoredData& s) { return fmt::format("{:.1f} %", 100 * s.scores->exact_match); });
+    }
+    if (first.scores && first.scores->expects_json) {
+      row("valid JSON",
+          [](const ScoredData& s) { return fmt::format("{:.1f} %", 100 * s.scores->valid_json); });
       out += fmt::format("   of {} rows", format_count(first.scores->json_rows));
     }
     out += "\n";
@@ -243,17 +271,28 @@ void run_eval(const EvalOptions& options) {
 
 void add_eval(CLI::App& program) {
   auto options = std::make_shared<EvalOptions>();
-  CLI::App* verb = add_verb(program, "eval", "Score base and adapter side by side on data with known answers",
-                            "finetune eval --config configs/lora.yaml --generate", std::make_shared<CommonOptions>());
+  CLI::App* verb = add_verb(
+      program, "eval", "Score base and adapter side by side on data with known answers",
+      "finetune eval --config configs/lora.yaml --generate", std::make_shared<CommonOptions>());
   add_config_options(*verb, options->config);
-  verb->add_option("--model", options->model, "Base model; instead of a configuration")->type_name("DIR");
-  verb->add_option("--adapter", options->adapter, "Adapter; default: output_dir of the configuration")->type_name("DIR");
-  verb->add_option("--data", options->data, "Data file; instead of eval_datasets")->type_name("FILE");
-  verb->add_option("--json", options->json, "Write the scores as JSON; - is standard output")->type_name("FILE");
-  verb->add_option("--predictions", options->predictions, "Write a JSON line for every row; - is standard output")->type_name("FILE");
-  verb->add_flag("--generate", options->generate, "Also answer every row, greedily, and score the answers");
-  verb->add_option("--max-new-tokens", options->max_new_tokens, "Longest answer; default: a little above the longest reference")
-      ->type_name("N")->check(CLI::PositiveNumber);
+  verb->add_option("--model", options->model, "Base model; instead of a configuration")
+      ->type_name("DIR");
+  verb->add_option("--adapter", options->adapter,
+                   "Adapter; default: output_dir of the configuration")
+      ->type_name("DIR");
+  verb->add_option("--data", options->data, "Data file; instead of eval_datasets")
+      ->type_name("FILE");
+  verb->add_option("--json", options->json, "Write the scores as JSON; - is standard output")
+      ->type_name("FILE");
+  verb->add_option("--predictions", options->predictions,
+                   "Write a JSON line for every row; - is standard output")
+      ->type_name("FILE");
+  verb->add_flag("--generate", options->generate,
+                 "Also answer every row, greedily, and score the answers");
+  verb->add_option("--max-new-tokens", options->max_new_tokens,
+                   "Longest answer; default: a little above the longest reference")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
   verb->final_callback([options] { run_eval(*options); });
 }
 

@@ -34,7 +34,8 @@ Config config_of(const GenerateVerbOptions& options) {
 
 std::string text_field(const JsonRow& row, const char* key, const std::string& where) {
   const auto found = row.value.find(key);
-  if (found == row.value.end() || !found->is_string()) fail(ErrorKind::data, "{}: '{}' is missing or not a text", where, key);
+  if (found == row.value.end() || !found->is_string())
+    fail(ErrorKind::data, "{}: '{}' is missing or not a text", where, key);
   return found->get<std::string>();
 }
 
@@ -56,7 +57,8 @@ Message message_of(const ordered_json& item, const std::string& where) {
       message.fields[name] = value;
     }
   }
-  if (!item.contains("content") && !item.contains("tool_calls")) fail(ErrorKind::data, "{}: 'content' is missing or not a text", where);
+  if (!item.contains("content") && !item.contains("tool_calls"))
+    fail(ErrorKind::data, "{}: 'content' is missing or not a text", where);
   return message;
 }
 
@@ -65,7 +67,8 @@ Conversation conversation_of(const JsonRow& row, const std::string& where) {
   if (!row.value.is_object()) fail(ErrorKind::data, "{}: expected a JSON object", where);
   Conversation conversation;
   if (row.value.contains("messages")) {
-    for (const ordered_json& item : row.value.at("messages")) conversation.messages.push_back(message_of(item, where));
+    for (const ordered_json& item : row.value.at("messages"))
+      conversation.messages.push_back(message_of(item, where));
     if (conversation.messages.empty()) fail(ErrorKind::data, "{}: 'messages' is empty", where);
     if (row.value.contains("tools")) conversation.inputs.tools = row.value.at("tools");
     if (row.value.contains("documents")) conversation.inputs.documents = row.value.at("documents");
@@ -81,27 +84,32 @@ Conversation conversation_of(const JsonRow& row, const std::string& where) {
   return conversation;
 }
 
-std::vector<Conversation> read_conversations(const GenerateVerbOptions& options, const Config& config) {
+std::vector<Conversation> read_conversations(const GenerateVerbOptions& options,
+                                             const Config& config) {
   std::vector<Conversation> conversations;
   if (!options.prompt.empty()) conversations.push_back({{{"user", options.prompt}}, {}});
   if (!options.input.empty()) {
     JsonRowReader reader(options.input, options.input, config.max_row_bytes);
     while (const auto row = reader.next()) {
-      conversations.push_back(conversation_of(*row, fmt::format("{}:{}", options.input, row->line)));
+      conversations.push_back(
+          conversation_of(*row, fmt::format("{}:{}", options.input, row->line)));
     }
   }
   if (config.system_prompt) {
     for (auto& [messages, inputs] : conversations) {
-      if (messages.front().role != "system") messages.insert(messages.begin(), {"system", *config.system_prompt});
+      if (messages.front().role != "system")
+        messages.insert(messages.begin(), {"system", *config.system_prompt});
     }
   }
   return conversations;
 }
 
-void print_answer(const GenerateVerbOptions& options, const std::string& prompt, const std::string& completion,
-                  const Generation& generation) {
+void print_answer(const GenerateVerbOptions& options, const std::string& prompt,
+                  const std::string& completion, const Generation& generation) {
   if (!options.json) return write_output("-", completion + "\n");
-  const ordered_json line = {{"prompt", prompt}, {"completion", completion}, {"finish_reason", generation.finish_reason},
+  const ordered_json line = {{"prompt", prompt},
+                             {"completion", completion},
+                             {"finish_reason", generation.finish_reason},
                              {"tokens", generation.ids.size()}};
   write_output("-", line.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
@@ -109,9 +117,12 @@ void print_answer(const GenerateVerbOptions& options, const std::string& prompt,
 void run_generate(const GenerateVerbOptions& options) {
   const Config config = config_of(options);
   if (options.config.show_config) return write_output("-", show_config(config));
-  if (options.prompt.empty() == options.input.empty()) fail(ErrorKind::config, "give either --prompt TEXT or --input FILE");
+  if (options.prompt.empty() == options.input.empty())
+    fail(ErrorKind::config, "give either --prompt TEXT or --input FILE");
   if (options.temperature != 0) {
-    fail(ErrorKind::config, "--temperature {} is not in this version; it has: 0 (the likeliest token every time)", options.temperature);
+    fail(ErrorKind::config,
+         "--temperature {} is not in this version; it has: 0 (the likeliest token every time)",
+         options.temperature);
   }
   validate(config, ConfigUse::generate);
   prepare_process(config);
@@ -124,16 +135,19 @@ void run_generate(const GenerateVerbOptions& options) {
   GenerateOptions limits;
   limits.max_new_tokens = options.max_new_tokens;
   limits.stop_ids = text.stop_ids;
-  for (std::size_t begin = 0; begin < conversations.size() && interrupt_signal() == 0; begin += kBatch) {
+  for (std::size_t begin = 0; begin < conversations.size() && interrupt_signal() == 0;
+       begin += kBatch) {
     std::vector<std::string> prompts;
     std::vector<std::vector<std::int32_t>> ids;
     for (std::size_t i = begin; i < std::min(begin + kBatch, conversations.size()); ++i) {
-      prompts.push_back(text.chat_template->render_prompt(conversations[i].messages, conversations[i].inputs));
+      prompts.push_back(
+          text.chat_template->render_prompt(conversations[i].messages, conversations[i].inputs));
       ids.push_back(encode_prompt(*text.tokenizer, prompts.back()).ids);
     }
     const std::vector<Generation> generations = generate(model, ids, limits);
     for (std::size_t i = 0; i < generations.size(); ++i) {
-      print_answer(options, prompts[i], text.tokenizer->decode(generations[i].ids, true), generations[i]);
+      print_answer(options, prompts[i], text.tokenizer->decode(generations[i].ids, true),
+                   generations[i]);
     }
   }
 }
@@ -143,16 +157,23 @@ void run_generate(const GenerateVerbOptions& options) {
 void add_generate(CLI::App& program) {
   auto options = std::make_shared<GenerateVerbOptions>();
   CLI::App* verb = add_verb(program, "generate", "Answer a prompt, or every row of a file",
-                            "finetune generate --model data/tiny-base --adapter runs/lora --prompt \"What is an Ingress?\"",
+                            "finetune generate --model data/tiny-base --adapter runs/lora --prompt "
+                            "\"What is an Ingress?\"",
                             std::make_shared<CommonOptions>());
   add_config_options(*verb, options->config);
   verb->add_option("--model", options->model, "Base model")->type_name("DIR");
   verb->add_option("--adapter", options->adapter, "Adapter")->type_name("DIR");
   verb->add_option("--prompt", options->prompt, "What to answer")->type_name("TEXT");
-  verb->add_option("--input", options->input, "Rows with a prompt, messages, or an instruction")->type_name("FILE");
-  verb->add_option("--template", options->chat_template, "How a prompt becomes text; default: the key `template`")->type_name("NAME");
-  verb->add_option("--max-new-tokens", options->max_new_tokens, "Longest answer in tokens")->capture_default_str()->check(CLI::PositiveNumber);
-  verb->add_option("--temperature", options->temperature, "0 takes the likeliest token every time")->capture_default_str();
+  verb->add_option("--input", options->input, "Rows with a prompt, messages, or an instruction")
+      ->type_name("FILE");
+  verb->add_option("--template", options->chat_template,
+                   "How a prompt becomes text; default: the key `template`")
+      ->type_name("NAME");
+  verb->add_option("--max-new-tokens", options->max_new_tokens, "Longest answer in tokens")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--temperature", options->temperature, "0 takes the likeliest token every time")
+      ->capture_default_str();
   verb->add_flag("--json", options->json, "One JSON object an answer");
   verb->final_callback([options] { run_generate(*options); });
 }

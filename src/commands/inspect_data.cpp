@@ -6,10 +6,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include <unistd.h>
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
-#include <unistd.h>
 
 namespace finetune {
 
@@ -35,19 +35,26 @@ std::vector<Bucket> histogram(const std::vector<std::int64_t>& lengths) {
   const std::int64_t longest = *std::max_element(lengths.begin(), lengths.end());
   const std::int64_t width = std::max<std::int64_t>(1, (longest + kBuckets - 1) / kBuckets);
   std::vector<Bucket> buckets;
-  for (std::int64_t from = 1; from <= longest; from += width) buckets.push_back({from, from + width - 1, 0});
-  for (const std::int64_t length : lengths) ++buckets[static_cast<std::size_t>((std::max<std::int64_t>(length, 1) - 1) / width)].rows;
+  for (std::int64_t from = 1; from <= longest; from += width)
+    buckets.push_back({from, from + width - 1, 0});
+  for (const std::int64_t length : lengths)
+    ++buckets[static_cast<std::size_t>((std::max<std::int64_t>(length, 1) - 1) / width)].rows;
   return buckets;
 }
 
 /// The row as text, its supervised tokens between `open` and `close`.
-std::string marked_text(const Example& example, const Tokenizer& tokenizer, std::string_view open, std::string_view close) {
-  // A part decoded alone can lose a space or half a character, so each part is what it adds to the text before it.
-  const auto text_until = [&](std::size_t end) { return tokenizer.decode(std::span(example.input_ids).first(end), false); };
+std::string marked_text(const Example& example, const Tokenizer& tokenizer, std::string_view open,
+                        std::string_view close) {
+  // A part decoded alone can lose a space or half a character, so each part is what it adds to the
+  // text before it.
+  const auto text_until = [&](std::size_t end) {
+    return tokenizer.decode(std::span(example.input_ids).first(end), false);
+  };
   std::string marked, before;
   for (std::size_t begin = 0; begin < example.input_ids.size();) {
     std::size_t end = begin;
-    while (end < example.input_ids.size() && example.supervised[end] == example.supervised[begin]) ++end;
+    while (end < example.input_ids.size() && example.supervised[end] == example.supervised[begin])
+      ++end;
     std::string until = text_until(end);
     const std::string part = until.substr(std::min(before.size(), until.size()));
     const bool supervised = example.supervised[begin] != 0;
@@ -59,7 +66,9 @@ std::string marked_text(const Example& example, const Tokenizer& tokenizer, std:
 }
 
 std::string percent(std::int64_t part, std::int64_t whole) {
-  return fmt::format("{:.1f} %", whole == 0 ? 0.0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole));
+  return fmt::format(
+      "{:.1f} %",
+      whole == 0 ? 0.0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole));
 }
 
 class DataReport {
@@ -70,13 +79,18 @@ class DataReport {
   /// Evaluation data are read as the run reads them.
   void add(const std::string& name, const std::vector<DatasetSpec>& specs) {
     if (specs.empty()) return;
-    DatasetOptions data_options = dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
-    const std::int64_t max_length = std::exchange(data_options.max_length, std::numeric_limits<std::int64_t>::max());
-    const Dataset dataset = open_dataset(specs, *text_.tokenizer, *text_.chat_template, data_options);
+    DatasetOptions data_options =
+        dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
+    const std::int64_t max_length =
+        std::exchange(data_options.max_length, std::numeric_limits<std::int64_t>::max());
+    const Dataset dataset =
+        open_dataset(specs, *text_.tokenizer, *text_.chat_template, data_options);
     std::vector<std::int64_t> lengths;
-    for (const Example& example : dataset.examples) lengths.push_back(static_cast<std::int64_t>(example.input_ids.size()));
+    for (const Example& example : dataset.examples)
+      lengths.push_back(static_cast<std::int64_t>(example.input_ids.size()));
     std::sort(lengths.begin(), lengths.end());
-    const auto over = static_cast<std::int64_t>(lengths.end() - std::upper_bound(lengths.begin(), lengths.end(), max_length));
+    const auto over = static_cast<std::int64_t>(
+        lengths.end() - std::upper_bound(lengths.begin(), lengths.end(), max_length));
     if (options_.json) {
       add_json(name, dataset, lengths, max_length, over);
     } else {
@@ -84,55 +98,78 @@ class DataReport {
     }
   }
 
-  void print() const { write_output("-", options_.json ? json_.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n" : out_); }
+  void print() const {
+    write_output("-", options_.json
+                          ? json_.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n"
+                          : out_);
+  }
 
  private:
   std::size_t sample_count(const Dataset& dataset) const {
     return std::min(dataset.examples.size(), static_cast<std::size_t>(options_.samples));
   }
 
-  void add_text(const std::string& name, const Dataset& dataset, const std::vector<std::int64_t>& lengths,
-                std::int64_t max_length, std::int64_t over) {
+  void add_text(const std::string& name, const Dataset& dataset,
+                const std::vector<std::int64_t>& lengths, std::int64_t max_length,
+                std::int64_t over) {
     const auto& summary = dataset.summary;
-    out_ += fmt::format("{}: {} rows of {}, template {}\n", name, format_count(summary.rows), join(dataset.files, ", "),
-                        text_.chat_template->name());
-    out_ += fmt::format("  {} tokens, {} supervised ({})\n", format_count(summary.tokens), format_count(summary.supervised_tokens),
+    out_ += fmt::format("{}: {} rows of {}, template {}\n", name, format_count(summary.rows),
+                        join(dataset.files, ", "), text_.chat_template->name());
+    out_ += fmt::format("  {} tokens, {} supervised ({})\n", format_count(summary.tokens),
+                        format_count(summary.supervised_tokens),
                         percent(summary.supervised_tokens, summary.tokens));
-    out_ += fmt::format("  lengths: {} to {} tokens, half of them up to {}\n", lengths.front(), lengths.back(), lengths[lengths.size() / 2]);
+    out_ += fmt::format("  lengths: {} to {} tokens, half of them up to {}\n", lengths.front(),
+                        lengths.back(), lengths[lengths.size() / 2]);
     for (const Bucket& bucket : histogram(lengths)) {
-      const auto bar = static_cast<std::size_t>(bucket.rows * 40 / static_cast<std::int64_t>(lengths.size()));
-      out_ += fmt::format("  {:>7} to {:<7} {:>8}  {}\n", bucket.from, bucket.to, format_count(bucket.rows), std::string(bar, '#'));
+      const auto bar =
+          static_cast<std::size_t>(bucket.rows * 40 / static_cast<std::int64_t>(lengths.size()));
+      out_ += fmt::format("  {:>7} to {:<7} {:>8}  {}\n", bucket.from, bucket.to,
+                          format_count(bucket.rows), std::string(bar, '#'));
     }
-    out_ += fmt::format("  above max_length {}: {} ({}){}\n", max_length, format_count(over), percent(over, static_cast<std::int64_t>(lengths.size())),
-                        over == 0 ? "" : fmt::format("; overlength: {}", to_string(config_.overlength)));
+    out_ += fmt::format(
+        "  above max_length {}: {} ({}){}\n", max_length, format_count(over),
+        percent(over, static_cast<std::int64_t>(lengths.size())),
+        over == 0 ? "" : fmt::format("; overlength: {}", to_string(config_.overlength)));
     const bool colour = isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr;
     for (std::size_t i = 0; i < sample_count(dataset); ++i) {
       const Example& example = dataset.examples[i];
-      out_ += fmt::format("\n  {} ({} tokens, {} supervised)\n{}\n", dataset.where(example), example.input_ids.size(),
-                          example.supervised_tokens,
-                          marked_text(example, *text_.tokenizer, colour ? "\x1b[7m" : "[[", colour ? "\x1b[0m" : "]]"));
+      out_ += fmt::format("\n  {} ({} tokens, {} supervised)\n{}\n", dataset.where(example),
+                          example.input_ids.size(), example.supervised_tokens,
+                          marked_text(example, *text_.tokenizer, colour ? "\x1b[7m" : "[[",
+                                      colour ? "\x1b[0m" : "]]"));
     }
     out_ += "\n";
   }
 
-  void add_json(const std::string& name, const Dataset& dataset, const std::vector<std::int64_t>& lengths,
-                std::int64_t max_length, std::int64_t over) {
-    ordered_json entry = {{"name", name}, {"files", dataset.files}, {"rows", dataset.summary.rows},
-                          {"template", text_.chat_template->name()}, {"tokens", dataset.summary.tokens},
-                          {"supervised_tokens", dataset.summary.supervised_tokens}, {"shortest", lengths.front()},
-                          {"median", lengths[lengths.size() / 2]}, {"longest", lengths.back()}, {"max_length", max_length},
-                          {"over_length", over}, {"overlength", to_string(config_.overlength)}};
+  void add_json(const std::string& name, const Dataset& dataset,
+                const std::vector<std::int64_t>& lengths, std::int64_t max_length,
+                std::int64_t over) {
+    ordered_json entry = {{"name", name},
+                          {"files", dataset.files},
+                          {"rows", dataset.summary.rows},
+                          {"template", text_.chat_template->name()},
+                          {"tokens", dataset.summary.tokens},
+                          {"supervised_tokens", dataset.summary.supervised_tokens},
+                          {"shortest", lengths.front()},
+                          {"median", lengths[lengths.size() / 2]},
+                          {"longest", lengths.back()},
+                          {"max_length", max_length},
+                          {"over_length", over},
+                          {"overlength", to_string(config_.overlength)}};
     entry["histogram"] = ordered_json::array();
     for (const Bucket& bucket : histogram(lengths)) {
-      entry["histogram"].push_back({{"from", bucket.from}, {"to", bucket.to}, {"rows", bucket.rows}});
+      entry["histogram"].push_back(
+          {{"from", bucket.from}, {"to", bucket.to}, {"rows", bucket.rows}});
     }
     entry["samples"] = ordered_json::array();
     for (std::size_t i = 0; i < sample_count(dataset); ++i) {
       const Example& example = dataset.examples[i];
-      entry["samples"].push_back({{"file", dataset.files[static_cast<std::size_t>(example.origin.file)]},
-                                  {"line", example.origin.line}, {"tokens", example.input_ids.size()},
-                                  {"supervised_tokens", example.supervised_tokens},
-                                  {"text", marked_text(example, *text_.tokenizer, "[[", "]]")}});
+      entry["samples"].push_back(
+          {{"file", dataset.files[static_cast<std::size_t>(example.origin.file)]},
+           {"line", example.origin.line},
+           {"tokens", example.input_ids.size()},
+           {"supervised_tokens", example.supervised_tokens},
+           {"text", marked_text(example, *text_.tokenizer, "[[", "]]")}});
     }
     json_["datasets"].push_back(std::move(entry));
   }
@@ -162,11 +199,15 @@ void run_inspect_data(const InspectDataOptions& options) {
 
 void add_inspect_data(CLI::App& inspect) {
   auto options = std::make_shared<InspectDataOptions>();
-  CLI::App* verb = add_verb(inspect, "data", "Count rows and lengths, and show which tokens are trained",
-                            "finetune inspect data --config configs/lora.yaml", std::make_shared<CommonOptions>());
+  CLI::App* verb = add_verb(
+      inspect, "data", "Count rows and lengths, and show which tokens are trained",
+      "finetune inspect data --config configs/lora.yaml", std::make_shared<CommonOptions>());
   add_config_options(*verb, options->config);
-  verb->add_option("--model", options->model, "Base model; instead of a configuration")->type_name("DIR");
-  verb->add_option("--samples", options->samples, "Rows to show")->capture_default_str()->check(CLI::NonNegativeNumber);
+  verb->add_option("--model", options->model, "Base model; instead of a configuration")
+      ->type_name("DIR");
+  verb->add_option("--samples", options->samples, "Rows to show")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   verb->add_flag("--json", options->json, "Print JSON");
   verb->final_callback([options] { run_inspect_data(*options); });
 }

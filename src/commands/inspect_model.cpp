@@ -34,10 +34,12 @@ void print(const ordered_json& values, bool json) {
   std::string text;
   for (const auto& [name, value] : values.items()) {
     std::string shown = value.is_string() ? value.get<std::string>() : value.dump();
-    if (value.is_number_integer() && value.get<std::int64_t>() >= 1000) shown = format_count(value.get<std::int64_t>());
+    if (value.is_number_integer() && value.get<std::int64_t>() >= 1000)
+      shown = format_count(value.get<std::int64_t>());
     if (value.is_array()) {
       std::vector<std::string> parts;
-      for (const auto& item : value) parts.push_back(item.is_string() ? item.get<std::string>() : item.dump());
+      for (const auto& item : value)
+        parts.push_back(item.is_string() ? item.get<std::string>() : item.dump());
       shown = join(parts, ", ");
     }
     text += fmt::format("{:24}{}\n", name, value.is_null() ? "-" : shown);
@@ -107,8 +109,9 @@ void run_inspect_adapter(const InspectFolderOptions& options) {
 
 void add_inspect_model(CLI::App& inspect) {
   auto options = std::make_shared<InspectFolderOptions>();
-  CLI::App* verb = add_verb(inspect, "model", "Family, shapes, size and targets of a model folder", "finetune inspect model data/tiny-base",
-                            std::make_shared<CommonOptions>());
+  CLI::App* verb =
+      add_verb(inspect, "model", "Family, shapes, size and targets of a model folder",
+               "finetune inspect model data/tiny-base", std::make_shared<CommonOptions>());
   verb->add_option("folder", options->folder, "Model folder")->type_name("DIR")->required();
   verb->add_flag("--json", options->json, "Print JSON");
   verb->final_callback([options] { run_inspect_model(*options); });
@@ -116,8 +119,9 @@ void add_inspect_model(CLI::App& inspect) {
 
 void add_inspect_adapter(CLI::App& inspect) {
   auto options = std::make_shared<InspectFolderOptions>();
-  CLI::App* verb = add_verb(inspect, "adapter", "Rank, targets and size of an adapter folder", "finetune inspect adapter runs/lora",
-                            std::make_shared<CommonOptions>());
+  CLI::App* verb =
+      add_verb(inspect, "adapter", "Rank, targets and size of an adapter folder",
+               "finetune inspect adapter runs/lora", std::make_shared<CommonOptions>());
   verb->add_option("folder", options->folder, "Adapter folder")->type_name("DIR")->required();
   verb->add_flag("--json", options->json, "Print JSON");
   verb->final_callback([options] { run_inspect_adapter(*options); });

@@ -17,14 +17,16 @@ struct InspectTemplateOptions {
 
 /// One row's variables over what the model's files name and the defaults.
 ordered_json variables_of(const ordered_json& row, const RawTemplate& raw) {
-  ordered_json variables = {{"bos_token", "<s>"}, {"eos_token", "</s>"},           {"messages", ordered_json::array()},
-                            {"tools", nullptr},   {"documents", nullptr}, {"add_generation_prompt", false}};
+  ordered_json variables = {
+      {"bos_token", "<s>"}, {"eos_token", "</s>"},  {"messages", ordered_json::array()},
+      {"tools", nullptr},   {"documents", nullptr}, {"add_generation_prompt", false}};
   for (const auto& [name, value] : raw.variables.items()) variables[name] = value;
   for (const auto& [name, value] : row.items()) variables[name] = value;
   return variables;
 }
 
-ordered_json render_row(const ordered_json& row, const RawTemplate& raw, const jinja::RenderOptions& options) {
+ordered_json render_row(const ordered_json& row, const RawTemplate& raw,
+                        const jinja::RenderOptions& options) {
   const ordered_json variables = variables_of(row, raw);
   const bool with_tools = raw.tool_use && !variables.at("tools").is_null();
   try {
@@ -40,9 +42,11 @@ void run_inspect_template(const InspectTemplateOptions& options) {
     fail(ErrorKind::config, "give --model DIR, whose template it is, or --template FILE.jinja");
   }
   if (!options.model.empty() && !std::filesystem::is_directory(options.model)) {
-    fail(ErrorKind::model, "{}: no such folder; expected a Hugging Face model folder", options.model);
+    fail(ErrorKind::model, "{}: no such folder; expected a Hugging Face model folder",
+         options.model);
   }
-  const RawTemplate raw = load_raw_template(options.model, options.chat_template.empty() ? "auto" : options.chat_template);
+  const RawTemplate raw = load_raw_template(
+      options.model, options.chat_template.empty() ? "auto" : options.chat_template);
   jinja::RenderOptions limits;
   limits.now = fixed_time();
   std::string line;
@@ -50,9 +54,13 @@ void run_inspect_template(const InspectTemplateOptions& options) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const ordered_json row = ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!row.is_object()) {
-      fail(ErrorKind::data, "standard input:{}: expected a JSON object like {{\"messages\": [...]}}", number);
+      fail(ErrorKind::data,
+           "standard input:{}: expected a JSON object like {{\"messages\": [...]}}", number);
     }
-    write_output("-", render_row(row, raw, limits).dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+    write_output(
+        "-",
+        render_row(row, raw, limits).dump(-1, ' ', false, ordered_json::error_handler_t::replace) +
+            "\n");
   }
 }
 
@@ -60,12 +68,17 @@ void run_inspect_template(const InspectTemplateOptions& options) {
 
 void add_inspect_template(CLI::App& inspect) {
   auto options = std::make_shared<InspectTemplateOptions>();
-  CLI::App* verb = add_verb(inspect, "template", "Render conversations: a JSON object a line in, {\"text\"} or {\"error\"} a line out",
-                            "echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"add_generation_prompt\": true}' | "
-                            "finetune inspect template --model data/tiny-base",
-                            std::make_shared<CommonOptions>());
+  CLI::App* verb = add_verb(
+      inspect, "template",
+      "Render conversations: a JSON object a line in, {\"text\"} or {\"error\"} a line out",
+      "echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], "
+      "\"add_generation_prompt\": true}' | "
+      "finetune inspect template --model data/tiny-base",
+      std::make_shared<CommonOptions>());
   verb->add_option("--model", options->model, "Model whose own template it is")->type_name("DIR");
-  verb->add_option("--template", options->chat_template, "A .jinja file, or the name of a template of ours")->type_name("FILE");
+  verb->add_option("--template", options->chat_template,
+                   "A .jinja file, or the name of a template of ours")
+      ->type_name("FILE");
   verb->final_callback([options] { run_inspect_template(*options); });
 }
 

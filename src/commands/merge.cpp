@@ -17,49 +17,67 @@ struct MergeOptions {
 
 /// Never writes over a model: the base may be the user's only copy.
 void check_output(const fs::path& output) {
-  for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json"}) {
+  for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json",
+                           "adapter_config.json"}) {
     if (fs::exists(output / name)) {
-      fail(ErrorKind::config, "{}: already holds {}; choose another --output, or remove it", output.string(), name);
+      fail(ErrorKind::config, "{}: already holds {}; choose another --output, or remove it",
+           output.string(), name);
     }
   }
 }
 
 void run_merge(const MergeOptions& options) {
   const auto dtype = parse_choice<Dtype>(options.dtype);
-  if (!dtype) fail(ErrorKind::config, "--dtype is {}; expected auto, float32, bfloat16 or float16", options.dtype);
+  if (!dtype)
+    fail(ErrorKind::config, "--dtype is {}; expected auto, float32, bfloat16 or float16",
+         options.dtype);
   check_output(options.output);
   const PeftAdapter adapter = read_peft_adapter(options.adapter);
-  const std::string base = options.model.empty() ? adapter.config.base_model_name_or_path : options.model;
+  const std::string base =
+      options.model.empty() ? adapter.config.base_model_name_or_path : options.model;
   if (base.empty()) {
-    fail(ErrorKind::config, "{} does not say which base model it belongs to; give it with --model DIR", options.adapter);
+    fail(ErrorKind::config,
+         "{} does not say which base model it belongs to; give it with --model DIR",
+         options.adapter);
   }
   if (!fs::is_directory(base)) {
-    fail(ErrorKind::model, "{}: no such folder; expected the base model{}", base,
-         options.model.empty() ? ", as adapter_config.json names it; give it with --model DIR" : "");
+    fail(
+        ErrorKind::model, "{}: no such folder; expected the base model{}", base,
+        options.model.empty() ? ", as adapter_config.json names it; give it with --model DIR" : "");
   }
   std::optional<at::ScalarType> stored;
-  if (*dtype != Dtype::automatic) stored = resolve_dtype(*dtype, at::kCPU, at::kFloat, ModelUse::eval);
+  if (*dtype != Dtype::automatic)
+    stored = resolve_dtype(*dtype, at::kCPU, at::kFloat, ModelUse::eval);
   const MergeReport report = merge_adapter(base, adapter, options.output, stored);
-  write_output("-", fmt::format("{} of {} tensors took the update of {}\n"
-                                "reopened and compared with base and adapter: products differ by {:.1e} at most\n"
-                                "{}the merged model is in {}\n",
-                                report.merged, report.tensors, options.adapter, report.largest_difference,
-                                report.lost_to_rounding > 1e-4
-                                    ? fmt::format("rounding to the stored type changed the update by {:.1f} %\n", 100 * report.lost_to_rounding)
-                                    : "",
-                                options.output));
+  write_output(
+      "-",
+      fmt::format("{} of {} tensors took the update of {}\n"
+                  "reopened and compared with base and adapter: products differ by {:.1e} at most\n"
+                  "{}the merged model is in {}\n",
+                  report.merged, report.tensors, options.adapter, report.largest_difference,
+                  report.lost_to_rounding > 1e-4
+                      ? fmt::format("rounding to the stored type changed the update by {:.1f} %\n",
+                                    100 * report.lost_to_rounding)
+                      : "",
+                  options.output));
 }
 
 }  // namespace
 
 void add_merge(CLI::App& program) {
   auto options = std::make_shared<MergeOptions>();
-  CLI::App* verb = add_verb(program, "merge", "Add an adapter to its base model and write one model folder",
-                            "finetune merge --adapter runs/lora --output runs/lora-merged", std::make_shared<CommonOptions>());
-  verb->add_option("--adapter", options->adapter, "Adapter folder (PEFT)")->required()->type_name("DIR");
-  verb->add_option("--model", options->model, "Base model; default: the one the adapter names")->type_name("DIR");
+  CLI::App* verb =
+      add_verb(program, "merge", "Add an adapter to its base model and write one model folder",
+               "finetune merge --adapter runs/lora --output runs/lora-merged",
+               std::make_shared<CommonOptions>());
+  verb->add_option("--adapter", options->adapter, "Adapter folder (PEFT)")
+      ->required()
+      ->type_name("DIR");
+  verb->add_option("--model", options->model, "Base model; default: the one the adapter names")
+      ->type_name("DIR");
   verb->add_option("--output", options->output, "Folder to write")->required()->type_name("DIR");
-  verb->add_option("--dtype", options->dtype, "auto (the base's own), float32, bfloat16 or float16")->capture_default_str();
+  verb->add_option("--dtype", options->dtype, "auto (the base's own), float32, bfloat16 or float16")
+      ->capture_default_str();
   verb->final_callback([options] { run_merge(*options); });
 }
 

@@ -22,12 +22,13 @@ bool is_json_container(std::string_view text) {
 GenerationScores score_answers(const std::vector<ScoredAnswer>& answers) {
   GenerationScores scores;
   if (answers.empty()) return scores;
-  const bool any_json = std::any_of(answers.begin(), answers.end(),
-                                    [](const ScoredAnswer& answer) { return is_json_container(answer.reference); });
+  scores.expects_json = std::any_of(answers.begin(), answers.end(), [](const ScoredAnswer& answer) {
+    return is_json_container(answer.reference);
+  });
   std::int64_t exact = 0, valid = 0;
   for (const ScoredAnswer& answer : answers) {
     if (strip(answer.prediction) == strip(answer.reference)) ++exact;
-    if (any_json && !is_json_container(answer.reference)) continue;
+    if (scores.expects_json && !is_json_container(answer.reference)) continue;
     ++scores.json_rows;
     if (is_json_container(answer.prediction)) ++valid;
   }

@@ -10,6 +10,7 @@
 #include <ATen/Parallel.h>
 #include <nlohmann/json.hpp>
 
+#include <sched.h>
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -17,41 +18,46 @@
 #include <cstdlib>
 #include <fstream>
 #include <limits>
-#include <sched.h>
 
 namespace finetune {
 
 namespace {
 
-/// Cores that a container's quota allows (cgroup v2, "200000 100000" is two); more threads would only be throttled.
+/// Cores that a container's quota allows (cgroup v2, "200000 100000" is two); more threads would
+/// only be throttled.
 int quota_cores() {
   std::ifstream file("/sys/fs/cgroup/cpu.max");
   std::string quota;
   double period = 0;
-  if (!(file >> quota >> period) || quota == "max" || period <= 0) return std::numeric_limits<int>::max();
+  if (!(file >> quota >> period) || quota == "max" || period <= 0)
+    return std::numeric_limits<int>::max();
   return std::max(1, static_cast<int>(std::ceil(std::strtod(quota.c_str(), nullptr) / period)));
 }
 
 int usable_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  const int allowed = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : at::get_num_threads();
+  const int allowed =
+      sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : at::get_num_threads();
   return std::min(allowed, quota_cores());
 }
 
 /// What ends an answer; a model can name several tokens, and a template another one.
-std::vector<std::int32_t> read_stop_ids(const std::filesystem::path& folder, const Tokenizer& tokenizer,
+std::vector<std::int32_t> read_stop_ids(const std::filesystem::path& folder,
+                                        const Tokenizer& tokenizer,
                                         const ChatTemplate& chat_template) {
   std::vector<std::int32_t> ids;
   const auto add = [&](std::int64_t id) {
     if (id < 0 || id >= tokenizer.vocab_size()) return;
-    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(static_cast<std::int32_t>(id));
+    if (std::find(ids.begin(), ids.end(), id) == ids.end())
+      ids.push_back(static_cast<std::int32_t>(id));
   };
   if (const auto eos = tokenizer.specials().eos_id) add(*eos);
   if (const auto stop = chat_template.stop_id()) add(*stop);
   for (const char* name : {"generation_config.json", "config.json"}) {
     if (!std::filesystem::is_regular_file(folder / name)) continue;
-    const auto json = nlohmann::json::parse(read_file(folder / name, ErrorKind::model), nullptr, /*allow_exceptions=*/false);
+    const auto json = nlohmann::json::parse(read_file(folder / name, ErrorKind::model), nullptr,
+                                            /*allow_exceptions=*/false);
     if (!json.is_object() || !json.contains("eos_token_id")) continue;
     const auto& named = json.at("eos_token_id");
     for (const auto& id : named.is_array() ? named : nlohmann::json::array({named})) {
@@ -70,21 +76,29 @@ CLI::App* add_verb(CLI::App& program, const std::string& name, const std::string
   verb->add_flag("--verbose", common->verbose, "Say more");
   verb->add_flag("--quiet", common->quiet, "Warnings and errors only");
   verb->parse_complete_callback([common] {
-    set_log_level(common->quiet ? LogLevel::quiet : common->verbose ? LogLevel::verbose : LogLevel::normal);
+    set_log_level(common->quiet     ? LogLevel::quiet
+                  : common->verbose ? LogLevel::verbose
+                                    : LogLevel::normal);
   });
   return verb;
 }
 
 void add_config_options(CLI::App& verb, ConfigOptions& options) {
   verb.add_option("--config", options.file, "Configuration file (YAML)")->type_name("FILE");
-  verb.add_option("settings", options.overrides, "Settings that win over the file: learning_rate=1e-4")->type_name("KEY=VALUE");
-  verb.add_flag("--show-config", options.show_config, "Print every setting with its origin, and stop");
+  verb.add_option("settings", options.overrides,
+                  "Settings that win over the file: learning_rate=1e-4")
+      ->type_name("KEY=VALUE");
+  verb.add_flag("--show-config", options.show_config,
+                "Print every setting with its origin, and stop");
 }
 
 Config read_config(const ConfigOptions& options) {
   for (const std::string& word : options.overrides) {
     if (word.find('=') == std::string::npos) {
-      fail(ErrorKind::config, "'{}' is neither an option nor KEY=VALUE; a configuration file is given with --config {}", word, word);
+      fail(
+          ErrorKind::config,
+          "'{}' is neither an option nor KEY=VALUE; a configuration file is given with --config {}",
+          word, word);
     }
   }
   ConfigSource source;
@@ -103,7 +117,8 @@ void prepare_process(const Config& config) {
 TextTools load_text_tools(const Config& config) {
   TextTools tools;
   tools.tokenizer = load_tokenizer(config.model_name_or_path);
-  tools.chat_template = load_chat_template(config.model_name_or_path, config.template_name, *tools.tokenizer);
+  tools.chat_template =
+      load_chat_template(config.model_name_or_path, config.template_name, *tools.tokenizer);
   tools.stop_ids = read_stop_ids(config.model_name_or_path, *tools.tokenizer, *tools.chat_template);
   return tools;
 }
@@ -112,12 +127,15 @@ CausalLM load_base(const Config& config, ModelUse use) {
   const auto begin = std::chrono::steady_clock::now();
   LoadOptions options;
   options.device = resolve_device(config.device);
-  options.dtype = resolve_dtype(config.dtype, options.device, stored_dtype(config.model_name_or_path), use);
+  options.dtype =
+      resolve_dtype(config.dtype, options.device, stored_dtype(config.model_name_or_path), use);
   options.allow_extra_tensors = config.allow_extra_tensors;
   CausalLM model = load_model(config.model_name_or_path, options);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  log_info("model", "{}: {}, {} parameters, {} on {} ({})", config.model_name_or_path, model.config.model_type,
-           format_count(model.parameter_count()), dtype_name(options.dtype), options.device.str(), format_seconds(seconds));
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  log_info("model", "{}: {}, {} parameters, {} on {} ({})", config.model_name_or_path,
+           model.config.model_type, format_count(model.parameter_count()),
+           dtype_name(options.dtype), options.device.str(), format_seconds(seconds));
   return model;
 }
 

@@ -42,7 +42,8 @@ void prepare_process(const Config& config);
 struct TextTools {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
-  std::vector<std::int32_t> stop_ids;  ///< end an answer: EOS, those of generation_config.json and config.json, the template's
+  std::vector<std::int32_t> stop_ids;  ///< end an answer: EOS, those of generation_config.json and
+                                       ///< config.json, the template's
 };
 TextTools load_text_tools(const Config& config);
 

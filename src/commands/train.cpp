@@ -31,8 +31,9 @@ void tell(const char* name, const Dataset& dataset) {
   std::string note;
   if (s.dropped > 0) note += fmt::format("; {} too long, dropped", format_count(s.dropped));
   if (s.truncated > 0) note += fmt::format("; {} too long, truncated", format_count(s.truncated));
-  log_info("data", "{}: {} rows, {} tokens ({} supervised), longest {}{}", name, format_count(s.rows), format_count(s.tokens),
-           format_count(s.supervised_tokens), format_count(s.longest), note);
+  log_info("data", "{}: {} rows, {} tokens ({} supervised), longest {}{}", name,
+           format_count(s.rows), format_count(s.tokens), format_count(s.supervised_tokens),
+           format_count(s.longest), note);
 }
 
 Data open_data(const Config& config, const TextTools& text, const ModelConfig& model) {
@@ -61,7 +62,8 @@ std::vector<TrainableParameter> choose_parameters(CausalLM& model, const Config&
   }
   std::int64_t count = 0;
   for (const TrainableParameter& parameter : parameters) count += parameter.slot->numel();
-  log_info("train", "{}: {} trainable parameters in {} tensors", to_string(config.method), format_count(count), parameters.size());
+  log_info("train", "{}: {} trainable parameters in {} tensors", to_string(config.method),
+           format_count(count), parameters.size());
   return parameters;
 }
 
@@ -71,14 +73,18 @@ RunStart start_of(const TrainOptions& options, const Config& config) {
 }
 
 void print_report(const TrainReport& report, const RunDir& run, const Config& config) {
-  std::string text = fmt::format("{} of {} steps in {}", report.steps, report.total_steps, format_seconds(report.seconds));
+  std::string text = fmt::format("{} of {} steps in {}", report.steps, report.total_steps,
+                                 format_seconds(report.seconds));
   if (report.stopped_early) text += ", stopped early";
   text += "\n";
-  if (report.first_eval_loss > 0) text += fmt::format("eval loss before training  {:.4f}\n", report.first_eval_loss);
-  if (report.best_step > 0) text += fmt::format("best eval loss             {:.4f}  (step {})\n", report.best_eval_loss, report.best_step);
+  if (report.first_eval_loss > 0)
+    text += fmt::format("eval loss before training  {:.4f}\n", report.first_eval_loss);
+  if (report.best_step > 0)
+    text += fmt::format("best eval loss             {:.4f}  (step {})\n", report.best_eval_loss,
+                        report.best_step);
   const bool kept_best = config.resolved_load_best_model_at_end() && report.best_step > 0;
-  text += fmt::format("{} {} is in {}\n", kept_best ? "the best" : "the last", config.method == Method::full ? "model" : "adapter",
-                      run.path().string());
+  text += fmt::format("{} {} is in {}\n", kept_best ? "the best" : "the last",
+                      config.method == Method::full ? "model" : "adapter", run.path().string());
   if (log_level() != LogLevel::quiet) write_output("-", text);
 }
 
@@ -102,7 +108,8 @@ void run_train(const TrainOptions& options) {
   Trainer trainer({config, model, parameters, data.train, data.eval ? &*data.eval : nullptr}, *run);
   const TrainReport report = trainer.run({options.resume, options.allow_changed});
   if (interrupt_signal() != 0) {
-    log_warning("train", "interrupted after step {} of {}; --resume continues", report.steps, report.total_steps);
+    log_warning("train", "interrupted after step {} of {}; --resume continues", report.steps,
+                report.total_steps);
     return;
   }
   print_report(report, *run, config);
@@ -112,12 +119,16 @@ void run_train(const TrainOptions& options) {
 
 void add_train(CLI::App& program) {
   auto options = std::make_shared<TrainOptions>();
-  CLI::App* verb = add_verb(program, "train", "Train an adapter, or a whole model, on your data",
-                            "finetune train --config configs/lora.yaml", std::make_shared<CommonOptions>());
+  CLI::App* verb =
+      add_verb(program, "train", "Train an adapter, or a whole model, on your data",
+               "finetune train --config configs/lora.yaml", std::make_shared<CommonOptions>());
   add_config_options(*verb, options->config);
-  verb->add_flag("--resume", options->resume, "Continue from the last checkpoint, or begin where there is none");
-  verb->add_flag("--allow-changed", options->allow_changed, "With --resume: although settings or data have changed");
-  verb->add_flag("--dry-run", options->dry_run, "Check configuration, data and model, write nothing");
+  verb->add_flag("--resume", options->resume,
+                 "Continue from the last checkpoint, or begin where there is none");
+  verb->add_flag("--allow-changed", options->allow_changed,
+                 "With --resume: although settings or data have changed");
+  verb->add_flag("--dry-run", options->dry_run,
+                 "Check configuration, data and model, write nothing");
   verb->final_callback([options] { run_train(*options); });
 }
 

@@ -10,8 +10,8 @@ namespace {
 
 using Assignments = std::vector<Assignment>;
 
-/// A switch that sets `key` to `word` when it is on. Off says nothing: a file with `load_in_4bit: false` and
-/// `load_in_8bit: true` is not a contradiction.
+/// A switch that sets `key` to `word` when it is on. Off says nothing: a file with `load_in_4bit:
+/// false` and `load_in_8bit: true` is not a contradiction.
 struct Switch {
   std::string_view name;
   std::string_view key;
@@ -27,8 +27,8 @@ constexpr Switch kSwitches[] = {
 };
 
 /// Switches that are train_on_prompt the other way round.
-constexpr std::string_view kInverseOfTrainOnPrompt[] = {"train_on_completions", "completion_only_loss",
-                                                        "assistant_only_loss", "mask_prompt"};
+constexpr std::string_view kInverseOfTrainOnPrompt[] = {
+    "train_on_completions", "completion_only_loss", "assistant_only_loss", "mask_prompt"};
 
 Assignments translate_switch(const Switch& entry, const YamlValue& value, Problems& problems) {
   if (value.kind == YamlValue::Kind::scalar && value.text == "auto") return {};
@@ -36,7 +36,8 @@ Assignments translate_switch(const Switch& entry, const YamlValue& value, Proble
       value.kind == YamlValue::Kind::scalar ? parse_bool(value.text) : std::optional<bool>();
   if (!flag) {
     problems.push_back(fmt::format("{}: '{}' is {}; expected true or false, or better '{}: {}'",
-                                   value.where, entry.name, describe(value), entry.key, entry.word));
+                                   value.where, entry.name, describe(value), entry.key,
+                                   entry.word));
     return {};
   }
   if (!*flag) return {};
@@ -47,8 +48,9 @@ Assignments translate_inverse(const std::string& name, const YamlValue& value, P
   const auto flag =
       value.kind == YamlValue::Kind::scalar ? parse_bool(value.text) : std::optional<bool>();
   if (!flag) {
-    problems.push_back(fmt::format("{}: '{}' is {}; expected true or false, or better 'train_on_prompt'",
-                                   value.where, name, describe(value)));
+    problems.push_back(
+        fmt::format("{}: '{}' is {}; expected true or false, or better 'train_on_prompt'",
+                    value.where, name, describe(value)));
     return {};
   }
   return {{"train_on_prompt", scalar(*flag ? "false" : "true", value.where)}};
@@ -57,9 +59,10 @@ Assignments translate_inverse(const std::string& name, const YamlValue& value, P
 Assignments translate_bits(const YamlValue& value, Problems& problems) {
   const auto bits = parse_integer(value.text);
   if (bits != 4 && bits != 8) {
-    problems.push_back(fmt::format("{}: 'quantization_bit' is {}; expected 4 or 8, or better "
-                                   "'quantization: nf4' or 'quantization: int8'",
-                                   value.where, describe(value)));
+    problems.push_back(
+        fmt::format("{}: 'quantization_bit' is {}; expected 4 or 8, or better "
+                    "'quantization: nf4' or 'quantization: int8'",
+                    value.where, describe(value)));
     return {};
   }
   return {{"quantization", scalar(bits == 4 ? "nf4" : "int8", value.where)}};
@@ -77,9 +80,10 @@ std::optional<Assignments> translate(const std::string& name, const YamlValue& v
   const std::string& text = value.text;
   const bool absent = value.kind == YamlValue::Kind::null;
   if (absent && name == "adapter") {
-    problems.push_back(fmt::format("{}: 'adapter' is empty, which may mean that the whole model is trained; "
-                                   "write 'method: full' or 'method: lora'",
-                                   value.where));
+    problems.push_back(
+        fmt::format("{}: 'adapter' is empty, which may mean that the whole model is trained; "
+                    "write 'method: full' or 'method: lora'",
+                    value.where));
   }
   if (absent && translated_names().contains(name)) return Assignments{};
   for (const Switch& entry : kSwitches) {
@@ -90,7 +94,8 @@ std::optional<Assignments> translate(const std::string& name, const YamlValue& v
   }
   if (name == "quantization_bit") return translate_bits(value, problems);
   if (is_method_name(name) && text == "qlora") {
-    return Assignments{{"method", scalar("lora", value.where)}, {"quantization", scalar("nf4", value.where)}};
+    return Assignments{{"method", scalar("lora", value.where)},
+                       {"quantization", scalar("nf4", value.where)}};
   }
   if (name == "adapter") return Assignments{{"method", value}};
   if (name == "lora_target" && text == "all") {
@@ -126,7 +131,8 @@ std::string_view advice_for(std::string_view name) {
       "tokens_per_batch to fill batches up";
   constexpr std::string_view kAttention = "attention is chosen by the program; leave it out";
   constexpr std::string_view kTracker =
-      "metrics.jsonl and tensorboard/ are always written and nothing is sent anywhere; leave it out";
+      "metrics.jsonl and tensorboard/ are always written and nothing is sent anywhere; leave it "
+      "out";
   constexpr std::string_view kStrategy =
       "set eval_steps or save_steps, or leave them out for once per epoch; leave this key out";
   static const std::map<std::string_view, std::string_view> advice = {

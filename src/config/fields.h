@@ -4,9 +4,9 @@
 // "not in this version" check are visitors of it, so a setting is described once: here and in the
 // two headers below.
 
-#include "finetune/config/config.h"
 #include "config/fields_model.h"
 #include "config/fields_training.h"
+#include "finetune/config/config.h"
 
 namespace finetune {
 
@@ -43,13 +43,15 @@ template <class S, class V>
 void visit_dataset_fields(S& s, V&& v) {
   v(Field{.key = "path", .help = "The file.", .absent = "required"}, s.path);
   v(Field{.key = "format",
-          .help = "Row format: `auto` recognises it by the rows' keys; else `alpaca`, `prompt_completion`, `messages`, `conversations`, `text`.",
+          .help = "Row format: `auto` recognises it by the rows' keys; else `alpaca`, "
+                  "`prompt_completion`, `messages`, `conversations`, `text`.",
           .aliases = {"type"}},
     s.format);
   v(Field{.key = "fields", .help = "Our key -> the key in the file, e.g. `{output: answer}`."},
     s.fields);
   v(Field{.key = "weight",
-          .help = "How often each of its rows is seen in an epoch; may be a fraction. Not for evaluation data.",
+          .help = "How often each of its rows is seen in an epoch; may be a fraction. Not for "
+                  "evaluation data.",
           .range = above(0)},
     s.weight);
   v(Field{.key = "template", .help = "A template for this file alone.", .has = {""}},

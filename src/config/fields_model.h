@@ -16,8 +16,9 @@ void visit_model_fields(C& c, V&& v) {
           .absent = "required"},
     c.model_name_or_path);
   v(Field{.key = "method",
-          .help = "What is trained: `lora` low-rank adapters, `full` the weights themselves, `adapter` "
-                  "bottleneck adapters. `qlora` is read as `lora` with `quantization: nf4`.",
+          .help =
+              "What is trained: `lora` low-rank adapters, `full` the weights themselves, `adapter` "
+              "bottleneck adapters. `qlora` is read as `lora` with `quantization: nf4`.",
           .aliases = {"finetuning_type", "fine_tune_type", "tuner_type", "training_type"},
           .has = {"lora", "full"}},
     c.method);
@@ -32,14 +33,19 @@ void visit_model_fields(C& c, V&& v) {
           .aliases = {"bnb_4bit_use_double_quant", "double_quantization"}},
     c.double_quant);
   v(Field{.key = "dtype",
-          .help = "Type the model computes in. `auto`: bfloat16 where the machine multiplies it natively, else "
+          .help = "Type the model computes in. `auto`: bfloat16 where the machine multiplies it "
+                  "natively, else "
                   "float32; evaluation keeps a float32 model in float32.",
           .aliases = {"torch_dtype"}},
     c.dtype);
-  v(Field{.key = "device", .help = "Where the model runs. `auto`: on CUDA where there is such a device, else on the CPU."}, c.device);
+  v(Field{.key = "device",
+          .help = "Where the model runs. `auto`: on CUDA where there is such a device, else on the "
+                  "CPU."},
+    c.device);
   v(Field{.key = "allow_extra_tensors",
-          .help = "Accept tensors in the model's files that its architecture does not know; they are "
-                  "not used. Otherwise they are an error."},
+          .help =
+              "Accept tensors in the model's files that its architecture does not know; they are "
+              "not used. Otherwise they are an error."},
     c.allow_extra_tensors);
 }
 
@@ -62,15 +68,18 @@ void visit_lora_fields(C& c, V&& v) {
           .only_for = "lora"},
     c.lora_dropout);
   v(Field{.key = "target_modules",
-          .help = "Modules that get an adapter: `attention` (q, k, v and o projections), `all-linear` "
-                  "(every linear layer of the blocks, not the head), a list of names, or a regular "
-                  "expression for the whole module name. A text made only of names and commas is a list.",
+          .help =
+              "Modules that get an adapter: `attention` (q, k, v and o projections), `all-linear` "
+              "(every linear layer of the blocks, not the head), a list of names, or a regular "
+              "expression for the whole module name. A text made only of names and commas is a "
+              "list.",
           .aliases = {"lora_target", "lora_target_modules"},
           .only_for = "lora"},
     c.target_modules);
   v(Field{.key = "exclude_modules",
-          .help = "Modules that get none although `target_modules` names them: a list of names or a "
-                  "regular expression.",
+          .help =
+              "Modules that get none although `target_modules` names them: a list of names or a "
+              "regular expression.",
           .only_for = "lora"},
     c.exclude_modules);
   v(Field{.key = "layers_to_transform",
@@ -113,8 +122,10 @@ void visit_lora_variant_fields(C& c, V&& v) {
           .only_for = "lora"},
     c.use_dora);
   v(Field{.key = "init_lora_weights",
-          .help = "How the adapter begins: `true` (A random, B zero), `gaussian`, `pissa`, or the folder of "
-                  "an adapter to continue, which then also gives rank, alpha and targets. *`pissa` is not in "
+          .help = "How the adapter begins: `true` (A random, B zero), `gaussian`, `pissa`, or the "
+                  "folder of "
+                  "an adapter to continue, which then also gives rank, alpha and targets. *`pissa` "
+                  "is not in "
                   "this version.*",
           .aliases = {"init_adapter", "resume_adapter_file"},
           .only_for = "lora"},
@@ -131,7 +142,8 @@ void visit_lora_variant_fields(C& c, V&& v) {
 template <class C, class V>
 void visit_other_method_fields(C& c, V&& v) {
   v(Field{.key = "trainable_modules",
-          .help = "Regular expression; parameters with a name that matches it from end to end are trained, the "
+          .help = "Regular expression; parameters with a name that matches it from end to end are "
+                  "trained, the "
                   "others stay frozen.",
           .absent = "all parameters",
           .only_for = "full",

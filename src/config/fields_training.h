@@ -9,7 +9,8 @@ namespace finetune {
 template <class C, class V>
 void visit_data_fields(C& c, V&& v) {
   v(Field{.key = "datasets",
-          .help = "Training data: a path, or a list of paths or of entries, whose keys stand at the end "
+          .help = "Training data: a path, or a list of paths or of entries, whose keys stand at "
+                  "the end "
                   "of this page. JSON Lines or a JSON array, also `.gz`.",
           .aliases = {"dataset", "train_file", "data"},
           .absent = "required for train"},
@@ -24,8 +25,10 @@ void visit_data_fields(C& c, V&& v) {
           .range = kFraction},
     c.eval_split);
   v(Field{.key = "template",
-          .help = "How messages become text: `auto` (the model's own chat template, else `alpaca`), `alpaca`, `chatml`, `llama2`, "
-                  "`llama3`, `mistral`, `gemma`, `phi3`, `qwen`, `vicuna`, `none` (prompt and completion as they are), or a "
+          .help = "How messages become text: `auto` (the model's own chat template, else "
+                  "`alpaca`), `alpaca`, `chatml`, `llama2`, "
+                  "`llama3`, `mistral`, `gemma`, `phi3`, `qwen`, `vicuna`, `none` (prompt and "
+                  "completion as they are), or a "
                   "file ending in `.jinja`.",
           .aliases = {"chat_template"}},
     c.template_name);
@@ -48,7 +51,8 @@ void visit_row_fields(C& c, V&& v) {
           .range = at_least(2)},
     c.max_length);
   v(Field{.key = "overlength",
-          .help = "What happens to a longer row: `error` stops before training, `truncate` cuts its end, "
+          .help = "What happens to a longer row: `error` stops before training, `truncate` cuts "
+                  "its end, "
                   "`drop` leaves it out and counts it.",
           .aliases = {"excess_length_strategy"}},
     c.overlength);
@@ -74,7 +78,8 @@ void visit_length_fields(C& c, V&& v) {
           .range = above(0)},
     c.num_train_epochs);
   v(Field{.key = "max_steps",
-          .help = "Number of optimizer steps. Above 0 it decides instead of `num_train_epochs`; -1 leaves it to that.",
+          .help = "Number of optimizer steps. Above 0 it decides instead of `num_train_epochs`; -1 "
+                  "leaves it to that.",
           .aliases = {"iters"},
           .range = at_least(-1)},
     c.max_steps);
@@ -84,7 +89,8 @@ void visit_length_fields(C& c, V&& v) {
           .range = between(1, 1 << 20)},
     c.per_device_train_batch_size);
   v(Field{.key = "tokens_per_batch",
-          .help = "Tokens of a micro-batch, instead of `per_device_train_batch_size`: rows of similar length "
+          .help = "Tokens of a micro-batch, instead of `per_device_train_batch_size`: rows of "
+                  "similar length "
                   "fill it up.",
           .range = at_least(1),
           .absent = "batches are counted in rows"},
@@ -119,8 +125,9 @@ void visit_schedule_fields(C& c, V&& v) {
           .range = kFraction},
     c.warmup_ratio);
   v(Field{.key = "warmup_steps",
-          .help = "Steps in which the rate rises from 0, instead of `warmup_ratio`. A value below 1 is "
-                  "read as the ratio, as transformers does.",
+          .help =
+              "Steps in which the rate rises from 0, instead of `warmup_ratio`. A value below 1 is "
+              "read as the ratio, as transformers does.",
           .aliases = {"num_warmup_steps", "lr_warmup_steps"},
           .range = at_least(0)},
     c.warmup_steps);
@@ -158,7 +165,8 @@ void visit_optimizer_fields(C& c, V&& v) {
           .range = at_least(0)},
     c.max_grad_norm);
   v(Field{.key = "gradient_checkpointing",
-          .help = "Recompute a block's activations in the backward pass to save memory. `auto`: off while "
+          .help = "Recompute a block's activations in the backward pass to save memory. `auto`: "
+                  "off while "
                   "the plan fits.",
           .aliases = {"activation_checkpointing", "use_gradient_checkpointing"},
           .has = {"auto", "false"}},

@@ -1,11 +1,11 @@
 #include "finetune/config/config.h"
 
-#include "finetune/base/error.h"
-#include "finetune/base/log.h"
 #include "config/fields.h"
 #include "config/read_value.h"
 #include "config/settings.h"
 #include "config/write_value.h"
+#include "finetune/base/error.h"
+#include "finetune/base/log.h"
 
 namespace finetune {
 
@@ -50,7 +50,8 @@ class Loader {
     YamlValue root;
     root.kind = YamlValue::Kind::map;
     try {
-      root.entries.push_back({word.substr(0, equals), read_yaml_word(word.substr(equals + 1), problems_)});
+      root.entries.push_back(
+          {word.substr(0, equals), read_yaml_word(word.substr(equals + 1), problems_)});
     } catch (const Error& error) {
       problems_.push_back(fmt::format("'{}': {}", word, error.what()));
       return;
@@ -94,10 +95,11 @@ class Loader {
   }
 
   void add_conflict(const Chosen& first, const Chosen& second) {
-    problems_.push_back(fmt::format(
-        "{}: '{}' makes {} {}, but '{}' ({}) makes it {}; keep one of them", second.setting.value.where,
-        second.setting.name, second.setting.key, yaml_text(second.value), first.setting.name,
-        first.setting.value.where, yaml_text(first.value)));
+    problems_.push_back(
+        fmt::format("{}: '{}' makes {} {}, but '{}' ({}) makes it {}; keep one of them",
+                    second.setting.value.where, second.setting.name, second.setting.key,
+                    yaml_text(second.value), first.setting.name, first.setting.value.where,
+                    yaml_text(first.value)));
   }
 
   KeyTable keys_;

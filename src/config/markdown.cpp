@@ -2,9 +2,9 @@
 
 #include "config/aliases.h"
 #include "config/fields.h"
-#include "finetune/base/text.h"
 #include "config/read_value.h"
 #include "config/write_value.h"
+#include "finetune/base/text.h"
 
 #include <fmt/format.h>
 
@@ -42,7 +42,9 @@ std::string type_text(std::int64_t) { return "integer"; }
 std::string type_text(double) { return "number"; }
 std::string type_text(const ModuleSelector&) { return "word, list of names, or pattern"; }
 std::string type_text(const LoraInit&) { return "true, gaussian, pissa, or folder"; }
-std::string type_text(const std::vector<DatasetSpec>&) { return "path, or list of paths or entries"; }
+std::string type_text(const std::vector<DatasetSpec>&) {
+  return "path, or list of paths or entries";
+}
 
 template <Choice E>
 std::string type_text(E) {
@@ -61,7 +63,8 @@ std::string type_text(const std::vector<T>&) {
 
 template <typename T>
 std::string type_text(const std::map<std::string, T>&) {
-  return "section of names, each with " + std::string(std::is_same_v<T, std::int64_t> ? "an " : "a ") + type_text(T());
+  return "section of names, each with " +
+         std::string(std::is_same_v<T, std::int64_t> ? "an " : "a ") + type_text(T());
 }
 
 std::string code_list(const std::vector<std::string_view>& words) {
@@ -84,25 +87,29 @@ struct TableWriter {
   void operator()(const Field& field, const T& member) {
     if (!has_header) text += "\n| key | value | default | meaning |\n|---|---|---|---|\n";
     has_header = true;
-    std::string standard = field.absent.empty() ? default_text(json_value(member)) : std::string(field.absent);
-    text += fmt::format("| `{}` | {} | {} | {} |\n", field.key,
-                        describe_range(field.bytes ? "bytes, a number" : type_text(member), field.range), standard,
-                        meaning(field));
+    std::string standard =
+        field.absent.empty() ? default_text(json_value(member)) : std::string(field.absent);
+    text += fmt::format(
+        "| `{}` | {} | {} | {} |\n", field.key,
+        describe_range(field.bytes ? "bytes, a number" : type_text(member), field.range), standard,
+        meaning(field));
   }
 
   static std::string default_text(const OrderedJson& value) {
-    const bool empty = (value.is_structured() || value.is_string()) && (value.empty() || value == "");
+    const bool empty =
+        (value.is_structured() || value.is_string()) && (value.empty() || value == "");
     return value.is_null() || empty ? "none" : "`" + yaml_text(value) + "`";
   }
 
   static std::string meaning(const Field& field) {
     std::string text(field.help);
     if (!field.only_for.empty()) text += fmt::format(" Only for `method: {}`.", field.only_for);
-    if (field.has.size() == 1 && (field.has[0] == "{}" || field.has[0] == "[]" || field.has[0].empty() ||
-                                  field.has[0] == "null")) {
+    if (field.has.size() == 1 && (field.has[0] == "{}" || field.has[0] == "[]" ||
+                                  field.has[0].empty() || field.has[0] == "null")) {
       text += " *Not in this version.*";
     } else if (!field.has.empty()) {
-      text += fmt::format(" *In this version{} {}.*", field.has.size() == 1 ? " only" : ":", code_list(field.has));
+      text += fmt::format(" *In this version{} {}.*", field.has.size() == 1 ? " only" : ":",
+                          code_list(field.has));
     }
     if (!field.aliases.empty()) text += " Also: " + code_list(field.aliases) + ".";
     return text;
@@ -121,11 +128,14 @@ std::string config_markdown() {
   std::string text(kIntroduction);
   text += config.text;
   text += "\n## Entries of `datasets` and `eval_datasets`\n" + dataset.text;
-  text += "\n## Other trainers' spellings\n\nBesides the names after *Also*, these are understood:\n\n";
-  for (const auto& [name, meaning] : translated_names()) text += fmt::format("- `{}`: {}\n", name, meaning);
-  text += "- `method: qlora`: `method: lora` with `quantization: nf4`\n"
-          "- `lora_target: all`: `target_modules: all-linear`\n"
-          "- `warmup_steps` below 1: `warmup_ratio`\n";
+  text +=
+      "\n## Other trainers' spellings\n\nBesides the names after *Also*, these are understood:\n\n";
+  for (const auto& [name, meaning] : translated_names())
+    text += fmt::format("- `{}`: {}\n", name, meaning);
+  text +=
+      "- `method: qlora`: `method: lora` with `quantization: nf4`\n"
+      "- `lora_target: all`: `target_modules: all-linear`\n"
+      "- `warmup_steps` below 1: `warmup_ratio`\n";
   return text;
 }
 

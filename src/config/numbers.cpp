@@ -12,8 +12,8 @@ namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-/// Without `_` between digits and a leading plus; nothing when one stands elsewhere or a letter other than an
-/// exponent does (from_chars would read "inf", "nan").
+/// Without `_` between digits and a leading plus; nothing when one stands elsewhere or a letter
+/// other than an exponent does (from_chars would read "inf", "nan").
 std::optional<std::string> plain_number(std::string_view text) {
   std::string plain;
   if (text.starts_with('+')) text.remove_prefix(1);
@@ -25,7 +25,8 @@ std::optional<std::string> plain_number(std::string_view text) {
       }
       continue;
     }
-    if (!is_digit(c) && std::string_view("+-.eE").find(c) == std::string_view::npos) return std::nullopt;
+    if (!is_digit(c) && std::string_view("+-.eE").find(c) == std::string_view::npos)
+      return std::nullopt;
     plain += c;
   }
   return plain;

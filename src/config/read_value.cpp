@@ -1,7 +1,7 @@
 #include "config/read_value.h"
 
-#include "finetune/base/error.h"
 #include "config/fields.h"
+#include "finetune/base/error.h"
 
 #include <algorithm>
 #include <cmath>
@@ -13,8 +13,8 @@ namespace {
 
 bool is_scalar(const YamlValue& value) { return value.kind == YamlValue::Kind::scalar; }
 
-/// A text of module names and commas: letters, digits, `_`, `.` and spaces. As a pattern for the whole
-/// name it would match no more than it does as a list.
+/// A text of module names and commas: letters, digits, `_`, `.` and spaces. As a pattern for the
+/// whole name it would match no more than it does as a list.
 bool is_name_list(std::string_view text) {
   const auto is_name_character = [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '_' || c == '.' || c == ',' || c == ' ';
@@ -42,7 +42,8 @@ bool check_regex(const YamlValue& value, const ReadContext& context, const std::
     const std::regex compiled(text);
     return true;
   } catch (const std::regex_error& error) {
-    context.mismatch(value, fmt::format("a regular expression in ECMAScript's syntax ({})", error.what()));
+    context.mismatch(value,
+                     fmt::format("a regular expression in ECMAScript's syntax ({})", error.what()));
     return false;
   }
 }
@@ -60,8 +61,9 @@ class DatasetReader {
     for (const std::string_view alias : field.aliases) {
       const YamlEntry* other = take(alias);
       if (found != nullptr && other != nullptr) {
-        context_.problems.push_back(fmt::format("{}: '{}' and '{}' are the same key; keep one of them",
-                                                other->value.where, other->key, found->key));
+        context_.problems.push_back(
+            fmt::format("{}: '{}' and '{}' are the same key; keep one of them", other->value.where,
+                        other->key, found->key));
       } else if (other != nullptr) {
         found = other;
       }
@@ -97,7 +99,8 @@ class DatasetReader {
   std::vector<std::string> keys_;
 };
 
-void read_dataset(const YamlValue& entry, const ReadContext& context, std::vector<DatasetSpec>& out) {
+void read_dataset(const YamlValue& entry, const ReadContext& context,
+                  std::vector<DatasetSpec>& out) {
   DatasetSpec spec;
   if (is_scalar(entry)) {
     spec.path = entry.text;
@@ -110,8 +113,8 @@ void read_dataset(const YamlValue& entry, const ReadContext& context, std::vecto
     return;
   }
   if (spec.path.empty()) {
-    context.problems.push_back(fmt::format("{}: an entry of '{}' has no path; expected 'path: FILE'",
-                                           entry.where, context.name));
+    context.problems.push_back(fmt::format(
+        "{}: an entry of '{}' has no path; expected 'path: FILE'", entry.where, context.name));
   }
   out.push_back(std::move(spec));
 }
@@ -130,15 +133,18 @@ void read_ranged(const YamlValue& value, const ReadContext& context, const std::
 }  // namespace
 
 void ReadContext::mismatch(const YamlValue& value, const std::string& expected) const {
-  problems.push_back(fmt::format("{}: '{}' is {}; expected {}", value.where, name, describe(value), expected));
+  problems.push_back(
+      fmt::format("{}: '{}' is {}; expected {}", value.where, name, describe(value), expected));
 }
 
 std::string describe_range(const std::string& noun, const Range& range) {
   const bool has_low = std::isfinite(range.low);
   const bool has_high = std::isfinite(range.high);
   if (!has_low && !has_high) return noun;
-  if (!has_high) return fmt::format("{} {} {}", noun, range.low_open ? "above" : "of at least", range.low);
-  return fmt::format("{} from {} to {}{}", noun, range.low, range.high_open ? "below " : "", range.high);
+  if (!has_high)
+    return fmt::format("{} {} {}", noun, range.low_open ? "above" : "of at least", range.low);
+  return fmt::format("{} from {} to {}{}", noun, range.low, range.high_open ? "below " : "",
+                     range.high);
 }
 
 void read_value(const YamlValue& value, const ReadContext& context, std::string& out) {
@@ -161,7 +167,8 @@ void read_value(const YamlValue& value, const ReadContext& context, bool& out) {
 
 void read_value(const YamlValue& value, const ReadContext& context, std::int64_t& out) {
   if (context.field.bytes) {
-    read_ranged(value, context, "a size in bytes, such as 1048576 or \"64 MiB\",", parse_bytes, out);
+    read_ranged(value, context, "a size in bytes, such as 1048576 or \"64 MiB\",", parse_bytes,
+                out);
   } else {
     read_ranged(value, context, "an integer", parse_integer, out);
   }
@@ -190,7 +197,8 @@ void read_value(const YamlValue& value, const ReadContext& context, std::vector<
   }
 }
 
-void read_value(const YamlValue& value, const ReadContext& context, std::vector<std::int64_t>& out) {
+void read_value(const YamlValue& value, const ReadContext& context,
+                std::vector<std::int64_t>& out) {
   if (value.kind == YamlValue::Kind::map) {
     context.mismatch(value, "a list of integers");
     return;
@@ -205,7 +213,8 @@ void read_value(const YamlValue& value, const ReadContext& context, std::vector<
 
 void read_value(const YamlValue& value, const ReadContext& context, ModuleSelector& out) {
   if (value.kind == YamlValue::Kind::map || (is_scalar(value) && value.text.empty())) {
-    context.mismatch(value, "'attention', 'all-linear', a list of module names, or a regular expression");
+    context.mismatch(value,
+                     "'attention', 'all-linear', a list of module names, or a regular expression");
     return;
   }
   using Kind = ModuleSelector::Kind;

@@ -3,9 +3,9 @@
 #include "config/field.h"
 #include "config/yaml_value.h"
 
+#include "config/numbers.h"
 #include "finetune/base/text.h"
 #include "finetune/config/config.h"
-#include "config/numbers.h"
 
 #include <fmt/format.h>
 
@@ -26,7 +26,8 @@ struct ReadContext {
 /// "a number above 0": `noun` and the range in words.
 std::string describe_range(const std::string& noun, const Range& range);
 
-/// The readers: set `out` from a value that is not null, or add to the problems and leave `out` as it was.
+/// The readers: set `out` from a value that is not null, or add to the problems and leave `out` as
+/// it was.
 void read_value(const YamlValue& value, const ReadContext& context, std::string& out);
 void read_value(const YamlValue& value, const ReadContext& context, bool& out);
 void read_value(const YamlValue& value, const ReadContext& context, std::int64_t& out);
@@ -47,7 +48,8 @@ std::vector<std::string> main_words() {
   return words;
 }
 
-/// The value of a word, of its lower-case form, or of true/false/on/off where one of them is a word.
+/// The value of a word, of its lower-case form, or of true/false/on/off where one of them is a
+/// word.
 template <Choice E>
 std::optional<E> find_choice(std::string_view text) {
   if (const auto exact = parse_choice<E>(text)) return exact;

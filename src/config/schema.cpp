@@ -56,7 +56,8 @@ OrderedJson type_of(const std::map<std::string, T>&) {
 
 void add_range(const Range& range, OrderedJson& type) {
   if (std::isfinite(range.low)) type[range.low_open ? "exclusiveMinimum" : "minimum"] = range.low;
-  if (std::isfinite(range.high)) type[range.high_open ? "exclusiveMaximum" : "maximum"] = range.high;
+  if (std::isfinite(range.high))
+    type[range.high_open ? "exclusiveMaximum" : "maximum"] = range.high;
 }
 
 /// Collects the properties of one struct.

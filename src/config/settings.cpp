@@ -1,9 +1,9 @@
 #include "config/settings.h"
 
-#include "finetune/base/log.h"
-#include "finetune/base/text.h"
 #include "config/aliases.h"
 #include "config/fields.h"
+#include "finetune/base/log.h"
+#include "finetune/base/text.h"
 
 #include <algorithm>
 #include <type_traits>
@@ -64,14 +64,15 @@ class Flattener {
     settings.push_back({shown, key, value});
   }
 
-  void add_translated(const std::string& shown, const YamlValue& value, const Assignment& assignment) {
+  void add_translated(const std::string& shown, const YamlValue& value,
+                      const Assignment& assignment) {
     log_info("config", "{}: '{}: {}' is read as '{}: {}'", value.where, shown, value.text,
              assignment.key, assignment.value.text);
     settings.push_back({shown, assignment.key, assignment.value});
   }
 
-  /// The longest end of the path that is a name: {"lora", "rank"} -> "lora_rank", {"training", "seed"} ->
-  /// "seed"; "" when none is.
+  /// The longest end of the path that is a name: {"lora", "rank"} -> "lora_rank", {"training",
+  /// "seed"} -> "seed"; "" when none is.
   std::string known_name(const Path& path) const {
     for (auto begin = path.begin(); begin != path.end(); ++begin) {
       const std::string name = join({begin, path.end()}, "_");
@@ -126,7 +127,8 @@ bool KeyTable::is_datasets(std::string_view key) const { return datasets_.contai
 std::string KeyTable::suggestion(const std::vector<std::string>& path) const {
   const std::string whole = join(path, "_");
   for (const std::string& word : {whole, path.back()}) {
-    if (const std::string_view advice = advice_for(word); !advice.empty()) return std::string(advice);
+    if (const std::string_view advice = advice_for(word); !advice.empty())
+      return std::string(advice);
     if (const std::string near = nearest(word, names_); !near.empty()) {
       return "did you mean '" + near + "'?";
     }

@@ -28,7 +28,8 @@ class KeyTable {
   bool is_map(std::string_view key) const;
   /// True when the value of this key is a list of data files.
   bool is_datasets(std::string_view key) const;
-  /// "did you mean 'lora_rank'?", advice for a key of another trainer, or what to do without either.
+  /// "did you mean 'lora_rank'?", advice for a key of another trainer, or what to do without
+  /// either.
   std::string suggestion(const std::vector<std::string>& path) const;
 
  private:
@@ -37,8 +38,9 @@ class KeyTable {
   std::vector<std::string> names_;
 };
 
-/// Turns the entries of a file, or one word of the command line, into settings: joins sections with their keys,
-/// replaces aliases (with a notice) and translates values. Unknown keys are added to the problems.
+/// Turns the entries of a file, or one word of the command line, into settings: joins sections with
+/// their keys, replaces aliases (with a notice) and translates values. Unknown keys are added to
+/// the problems.
 std::vector<Setting> flatten(const YamlValue& root, const KeyTable& keys, Problems& problems);
 
 }  // namespace finetune

@@ -19,8 +19,8 @@ Config effective(const Config& config) {
   return result;
 }
 
-/// True for a default that another given key replaces. Written out as a value it would count as given when
-/// the file is read again, and contradict that key.
+/// True for a default that another given key replaces. Written out as a value it would count as
+/// given when the file is read again, and contradict that key.
 bool is_replaced(const Config& config, std::string_view key) {
   if (config.is_given(key)) return false;
   if (key == "per_device_train_batch_size") return config.tokens_per_batch.has_value();
@@ -38,7 +38,9 @@ class Writer {
 
   Writer(const Config& config, Comment comment) : config_(config), comment_(std::move(comment)) {}
 
-  void group(std::string_view title) { text += fmt::format("{}# {}\n", text.empty() ? "" : "\n", title); }
+  void group(std::string_view title) {
+    text += fmt::format("{}# {}\n", text.empty() ? "" : "\n", title);
+  }
 
   template <typename T>
   void operator()(const Field& field, const T& member) {
@@ -61,7 +63,8 @@ std::vector<std::pair<std::string, std::string>> config_values(const Config& con
   std::vector<std::pair<std::string, std::string>> values;
   const Config complete = effective(config);
   visit_fields(complete, [&](const Field& field, const auto& member) {
-    values.emplace_back(field.key, is_replaced(config, field.key) ? "null" : yaml_text(json_value(member)));
+    values.emplace_back(field.key,
+                        is_replaced(config, field.key) ? "null" : yaml_text(json_value(member)));
   });
   return values;
 }
@@ -80,7 +83,8 @@ std::string resolved_yaml(const Config& config) {
   const Config complete = effective(config);
   Writer writer(config, [](const Field&) { return std::string(); });
   visit_fields(complete, writer);
-  return "# The settings of this run, complete. --config reads this file again; null is the default.\n\n" +
+  return "# The settings of this run, complete. --config reads this file again; null is the "
+         "default.\n\n" +
          writer.text;
 }
 

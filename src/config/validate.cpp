@@ -1,11 +1,11 @@
 #include "finetune/config/config.h"
 
-#include "finetune/base/error.h"
-#include "finetune/base/log.h"
-#include "finetune/base/text.h"
 #include "config/fields.h"
 #include "config/write_value.h"
 #include "config/yaml_value.h"
+#include "finetune/base/error.h"
+#include "finetune/base/log.h"
+#include "finetune/base/text.h"
 
 #include <algorithm>
 
@@ -22,13 +22,15 @@ std::string origin_prefix(const Config& config, std::string_view key) {
 std::string not_in_version(std::string_view name, const OrderedJson& value, const Field& field) {
   std::vector<std::string> has;
   for (const std::string_view word : field.has) has.emplace_back(word);
-  const bool nothing = has.size() == 1 && (has[0].empty() || has[0] == "{}" || has[0] == "[]" || has[0] == "null");
+  const bool nothing =
+      has.size() == 1 && (has[0].empty() || has[0] == "{}" || has[0] == "[]" || has[0] == "null");
   return fmt::format("{}: {} is not in this version; {}", name, plain_text(value),
                      nothing ? "leave it out" : "it has: " + join(has, ", "));
 }
 
 bool is_available(const Field& field, const OrderedJson& value) {
-  return field.has.empty() || std::find(field.has.begin(), field.has.end(), plain_text(value)) != field.has.end();
+  return field.has.empty() ||
+         std::find(field.has.begin(), field.has.end(), plain_text(value)) != field.has.end();
 }
 
 /// Refuses what this version does not have, so that no setting is silently ignored.
@@ -40,7 +42,8 @@ struct AvailabilityCheck {
   void operator()(const Field& field, const T& member) const {
     const OrderedJson value = json_value(member);
     if (!is_available(field, value)) {
-      problems.push_back(origin_prefix(config, field.key) + not_in_version(field.key, value, field));
+      problems.push_back(origin_prefix(config, field.key) +
+                         not_in_version(field.key, value, field));
     }
     if constexpr (std::is_same_v<T, std::vector<DatasetSpec>>) {
       for (const DatasetSpec& spec : member) check_dataset(field, spec);
@@ -51,8 +54,8 @@ struct AvailabilityCheck {
     visit_dataset_fields(spec, [&](const Field& field, const auto& member) {
       const OrderedJson value = json_value(member);
       if (is_available(field, value)) return;
-      problems.push_back(fmt::format("{}{} ({}): {}", origin_prefix(config, list.key), list.key, spec.path,
-                                     not_in_version(field.key, value, field)));
+      problems.push_back(fmt::format("{}{} ({}): {}", origin_prefix(config, list.key), list.key,
+                                     spec.path, not_in_version(field.key, value, field)));
     });
   }
 };
@@ -79,7 +82,8 @@ std::map<std::string_view, std::string> void_keys(const Config& c) {
   return reasons;
 }
 
-/// Says for each given value, other than the default, that the rest of the configuration makes it void.
+/// Says for each given value, other than the default, that the rest of the configuration makes it
+/// void.
 void log_void_values(const Config& config) {
   std::map<std::string_view, OrderedJson> defaults;
   const Config standard;
@@ -105,22 +109,26 @@ class CrossChecks {
 
   void check_model() {
     if (c_.model_name_or_path.empty()) {
-      problems_.push_back("model_name_or_path is not set; expected the folder of a model, in the file "
-                          "or as model_name_or_path=FOLDER");
+      problems_.push_back(
+          "model_name_or_path is not set; expected the folder of a model, in the file "
+          "or as model_name_or_path=FOLDER");
     }
     if (c_.method == Method::lora && c_.init_lora_weights.kind == LoraInit::Kind::pissa) {
-      add("init_lora_weights", "init_lora_weights: pissa is not in this version; it has: true, gaussian, the folder "
-                               "of an adapter");
+      add("init_lora_weights",
+          "init_lora_weights: pissa is not in this version; it has: true, gaussian, the folder "
+          "of an adapter");
     }
     if (c_.method == Method::lora && c_.target_modules.kind == ModuleSelector::Kind::none) {
-      add("target_modules", "target_modules is empty; expected attention, all-linear, names or a pattern");
+      add("target_modules",
+          "target_modules is empty; expected attention, all-linear, names or a pattern");
     }
   }
 
   void check_data() {
     if (c_.datasets.empty()) {
-      problems_.push_back("datasets is not set; expected at least one data file, in the file or as "
-                          "datasets=train.jsonl");
+      problems_.push_back(
+          "datasets is not set; expected at least one data file, in the file or as "
+          "datasets=train.jsonl");
     }
     if (!c_.eval_datasets.empty() && c_.eval_split > 0) {
       add("eval_split", "eval_split and eval_datasets are both given; keep one of them");
@@ -143,7 +151,8 @@ class CrossChecks {
                                   " are both given; keep one of them");
     }
     if (c_.max_steps == 0) {
-      add("max_steps", "max_steps is 0; expected a number of steps, or -1 for num_train_epochs to decide");
+      add("max_steps",
+          "max_steps is 0; expected a number of steps, or -1 for num_train_epochs to decide");
     }
   }
 
@@ -159,8 +168,9 @@ class CrossChecks {
     }
     if (c_.lr_scheduler_type == Scheduler::wsd && c_.warmup_steps == 0 &&
         c_.warmup_ratio + c_.wsd_decay_ratio > 1) {
-      add("wsd_decay_ratio", "warmup_ratio and wsd_decay_ratio are more than the whole run together; "
-                             "expected a sum of at most 1");
+      add("wsd_decay_ratio",
+          "warmup_ratio and wsd_decay_ratio are more than the whole run together; "
+          "expected a sum of at most 1");
     }
   }
 

@@ -19,7 +19,8 @@ bool is_plain(const std::string& text) {
   };
   if (text.empty() || !std::all_of(text.begin(), text.end(), is_safe)) return false;
   const auto first = static_cast<unsigned char>(text[0]);
-  if (std::isalpha(first) == 0 && first != '/' && !text.starts_with("./") && !text.starts_with("../")) {
+  if (std::isalpha(first) == 0 && first != '/' && !text.starts_with("./") &&
+      !text.starts_with("../")) {
     return false;
   }
   return !parse_bool(text) && text != "null" && text != "Null" && text != "NULL";
@@ -51,21 +52,30 @@ OrderedJson json_value(double value) { return OrderedJson(value); }
 
 OrderedJson json_value(const ModuleSelector& value) {
   switch (value.kind) {
-    case ModuleSelector::Kind::none: return OrderedJson::array();
-    case ModuleSelector::Kind::attention: return "attention";
-    case ModuleSelector::Kind::all_linear: return "all-linear";
-    case ModuleSelector::Kind::names: return json_value(value.names);
-    case ModuleSelector::Kind::regex: return value.regex;
+    case ModuleSelector::Kind::none:
+      return OrderedJson::array();
+    case ModuleSelector::Kind::attention:
+      return "attention";
+    case ModuleSelector::Kind::all_linear:
+      return "all-linear";
+    case ModuleSelector::Kind::names:
+      return json_value(value.names);
+    case ModuleSelector::Kind::regex:
+      return value.regex;
   }
   return {};
 }
 
 OrderedJson json_value(const LoraInit& value) {
   switch (value.kind) {
-    case LoraInit::Kind::standard: return true;
-    case LoraInit::Kind::gaussian: return "gaussian";
-    case LoraInit::Kind::pissa: return "pissa";
-    case LoraInit::Kind::adapter: return value.path;
+    case LoraInit::Kind::standard:
+      return true;
+    case LoraInit::Kind::gaussian:
+      return "gaussian";
+    case LoraInit::Kind::pissa:
+      return "pissa";
+    case LoraInit::Kind::adapter:
+      return value.path;
   }
   return {};
 }

@@ -10,8 +10,8 @@ namespace finetune {
 
 using OrderedJson = nlohmann::ordered_json;
 
-/// The readers' other direction: a member as JSON, from which the YAML text, the schema's defaults and the
-/// comparison of two configurations are made. An absent value is null.
+/// The readers' other direction: a member as JSON, from which the YAML text, the schema's defaults
+/// and the comparison of two configurations are made. An absent value is null.
 OrderedJson json_value(const std::string& value);
 OrderedJson json_value(bool value);
 OrderedJson json_value(std::int64_t value);

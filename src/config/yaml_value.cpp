@@ -64,8 +64,9 @@ class Converter {
       const std::string key = entry.first.Scalar();
       const auto [place, is_new] = first_place.emplace(key, where);
       if (!is_new) {
-        problems_.push_back(fmt::format("{}: key '{}' is given twice, first at {}; keep one of them",
-                                        where, key, place->second));
+        problems_.push_back(
+            fmt::format("{}: key '{}' is given twice, first at {}; keep one of them", where, key,
+                        place->second));
         continue;
       }
       value.entries.push_back({key, convert(entry.second, where, depth + 1)});
@@ -78,10 +79,10 @@ class Converter {
 };
 
 [[noreturn]] void fail_syntax(const std::string& name, const YAML::Exception& error) {
-  const std::string hint = name == kCommandLine
-                               ? "; put the whole value in quotes, such as key='\"text\"'"
-                               : "; texts with special characters need quotes, and indentation is made "
-                                 "of spaces";
+  const std::string hint =
+      name == kCommandLine ? "; put the whole value in quotes, such as key='\"text\"'"
+                           : "; texts with special characters need quotes, and indentation is made "
+                             "of spaces";
   if (error.mark.is_null() || name == kCommandLine) {
     fail(ErrorKind::config, "{}: this is not YAML: {}{}", name, error.msg, hint);
   }
@@ -105,13 +106,14 @@ void check_characters(std::string_view text, const std::string& name) {
     return byte < 0x20 && c != '\n' && c != '\r' && c != '\t';
   };
   const auto control = std::find_if(text.begin(), text.end(), is_control);
-  const std::size_t bad = std::min(not_utf8, control == text.end()
-                                                 ? std::string_view::npos
-                                                 : static_cast<std::size_t>(control - text.begin()));
+  const std::size_t bad =
+      std::min(not_utf8, control == text.end() ? std::string_view::npos
+                                               : static_cast<std::size_t>(control - text.begin()));
   if (bad == std::string_view::npos) return;
-  const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(bad), '\n');
-  fail(ErrorKind::config, "{}:{}: byte 0x{:02x}; expected UTF-8 text without control characters", name,
-       line, static_cast<unsigned char>(text[bad]));
+  const auto line =
+      1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(bad), '\n');
+  fail(ErrorKind::config, "{}:{}: byte 0x{:02x}; expected UTF-8 text without control characters",
+       name, line, static_cast<unsigned char>(text[bad]));
 }
 
 bool is_null_word(std::string_view text) {
@@ -137,10 +139,14 @@ YamlValue scalar(std::string text, std::string where) {
 
 std::string describe(const YamlValue& value) {
   switch (value.kind) {
-    case YamlValue::Kind::null: return "empty";
-    case YamlValue::Kind::scalar: return "\"" + value.text + "\"";
-    case YamlValue::Kind::list: return "a list";
-    case YamlValue::Kind::map: return "a section (key: value lines)";
+    case YamlValue::Kind::null:
+      return "empty";
+    case YamlValue::Kind::scalar:
+      return "\"" + value.text + "\"";
+    case YamlValue::Kind::list:
+      return "a list";
+    case YamlValue::Kind::map:
+      return "a section (key: value lines)";
   }
   return {};
 }
@@ -150,7 +156,8 @@ YamlValue read_yaml_file(const std::filesystem::path& path, Problems& problems) 
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) {
     fail(ErrorKind::config,
-         "{}: there is no such configuration file; check --config, or write one with 'finetune init'",
+         "{}: there is no such configuration file; check --config, or write one with 'finetune "
+         "init'",
          name);
   }
   std::string text = read_file(path, ErrorKind::config);
@@ -172,8 +179,8 @@ YamlValue read_yaml_file(const std::filesystem::path& path, Problems& problems) 
   }
   root = converter.convert(documents[0], name + ":1");
   if (root.kind != YamlValue::Kind::map) {
-    fail(ErrorKind::config, "{}: the file is {}; expected 'key: value' lines, such as 'seed: 42'", name,
-         describe(root));
+    fail(ErrorKind::config, "{}: the file is {}; expected 'key: value' lines, such as 'seed: 42'",
+         name, describe(root));
   }
   return root;
 }

@@ -18,16 +18,18 @@ using Batches = std::vector<std::vector<std::int64_t>>;
 constexpr std::uint64_t kOrderStream = 0x6f726465;
 constexpr std::uint64_t kWindowStream = 0x77696e64;
 
-/// Batches' worth of tokens that are sorted by length together: wide enough to fill the batches, narrow enough that the
-/// order of an epoch stays random.
+/// Batches' worth of tokens that are sorted by length together: wide enough to fill the batches,
+/// narrow enough that the order of an epoch stays random.
 constexpr std::int64_t kWindowBatches = 64;
 
 std::int64_t length_of(const Dataset& dataset, std::int64_t index) {
-  return static_cast<std::int64_t>(dataset.examples[static_cast<std::size_t>(index)].input_ids.size());
+  return static_cast<std::int64_t>(
+      dataset.examples[static_cast<std::size_t>(index)].input_ids.size());
 }
 
 /// Puts each example, longest first, into the first batch that has room for it.
-Batches fill_batches(const Dataset& dataset, std::vector<std::int64_t> window, std::int64_t budget) {
+Batches fill_batches(const Dataset& dataset, std::vector<std::int64_t> window,
+                     std::int64_t budget) {
   std::stable_sort(window.begin(), window.end(), [&](std::int64_t a, std::int64_t b) {
     return length_of(dataset, a) > length_of(dataset, b);
   });
@@ -68,7 +70,8 @@ Batches plan_by_tokens(const Dataset& dataset, const BatchPlanOptions& options, 
       places = permutation(static_cast<std::int64_t>(filled.size()),
                            mix_seed({options.seed, kWindowStream, epoch, window_number}));
     }
-    for (const std::int64_t place : places) batches.push_back(std::move(filled[static_cast<std::size_t>(place)]));
+    for (const std::int64_t place : places)
+      batches.push_back(std::move(filled[static_cast<std::size_t>(place)]));
     ++window_number;
   }
   return batches;
@@ -99,7 +102,8 @@ Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> example_i
   for (const std::int64_t index : example_indices) {
     const Example& example = dataset.examples.at(static_cast<std::size_t>(index));
     FT_CHECK(!example.input_ids.empty() && example.supervised.size() == example.input_ids.size(),
-             "example {} has {} tokens and {} marks", index, example.input_ids.size(), example.supervised.size());
+             "example {} has {} tokens and {} marks", index, example.input_ids.size(),
+             example.supervised.size());
     const std::int64_t start = batch.starts.back();
     for (std::size_t t = 1; t < example.input_ids.size(); ++t) {
       if (example.supervised[t] == 0) continue;
@@ -121,7 +125,8 @@ Batches plan_epoch(const Dataset& dataset, const BatchPlanOptions& options, std:
   const auto epoch_word = static_cast<std::uint64_t>(epoch);
   std::vector<std::int64_t> order(static_cast<std::size_t>(count));
   std::iota(order.begin(), order.end(), std::int64_t{0});
-  if (options.shuffle) order = permutation(count, mix_seed({options.seed, kOrderStream, epoch_word}));
+  if (options.shuffle)
+    order = permutation(count, mix_seed({options.seed, kOrderStream, epoch_word}));
   if (options.tokens_per_batch > 0) return plan_by_tokens(dataset, options, epoch_word, order);
 
   FT_CHECK(options.examples_per_batch > 0, "examples_per_batch is {}", options.examples_per_batch);

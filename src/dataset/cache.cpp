@@ -21,21 +21,26 @@ constexpr std::size_t kMostFiles = 16;
 
 fs::path default_folder() {
   if (const char* given = std::getenv("FINETUNE_CACHE_DIR")) return given;
-  if (const char* given = std::getenv("XDG_CACHE_HOME"); given != nullptr && *given != '\0') return fs::path(given) / "finetune";
+  if (const char* given = std::getenv("XDG_CACHE_HOME"); given != nullptr && *given != '\0')
+    return fs::path(given) / "finetune";
   const char* home = std::getenv("HOME");
   return home == nullptr || *home == '\0' ? fs::path() : fs::path(home) / ".cache" / "finetune";
 }
 
 std::map<std::string, std::string> metadata_of(const Dataset& dataset) {
   const Dataset::Summary& s = dataset.summary;
-  return {{"version", kVersion}, {"content_hash", dataset.content_hash}, {"rows", std::to_string(s.rows)},
-          {"dropped", std::to_string(s.dropped)}, {"truncated", std::to_string(s.truncated)}};
+  return {{"version", kVersion},
+          {"content_hash", dataset.content_hash},
+          {"rows", std::to_string(s.rows)},
+          {"dropped", std::to_string(s.dropped)},
+          {"truncated", std::to_string(s.truncated)}};
 }
 
 /// The numbers of all examples one after another.
 std::map<std::string, Tensor> flatten(const Dataset& dataset) {
   const auto examples = static_cast<std::int64_t>(dataset.examples.size());
-  Tensor ids = at::empty({dataset.summary.tokens}, at::kInt), supervised = at::empty({dataset.summary.tokens}, at::kByte);
+  Tensor ids = at::empty({dataset.summary.tokens}, at::kInt),
+         supervised = at::empty({dataset.summary.tokens}, at::kByte);
   Tensor origins = at::empty({examples, 3}, at::kLong);  // tokens, file, line
   auto* next_id = ids.mutable_data_ptr<std::int32_t>();
   auto* next_mark = supervised.mutable_data_ptr<std::uint8_t>();
@@ -56,14 +61,16 @@ Dataset unflatten(const SafetensorsFile& file) {
   dataset.summary.rows = std::stoll(file.metadata().at("rows"));
   dataset.summary.dropped = std::stoll(file.metadata().at("dropped"));
   dataset.summary.truncated = std::stoll(file.metadata().at("truncated"));
-  const Tensor ids = file.tensor("input_ids"), supervised = file.tensor("supervised"), origins = file.tensor("origins");
+  const Tensor ids = file.tensor("input_ids"), supervised = file.tensor("supervised"),
+               origins = file.tensor("origins");
   const auto* next_id = ids.const_data_ptr<std::int32_t>();
   const auto* next_mark = supervised.const_data_ptr<std::uint8_t>();
   const auto* const last_id = next_id + ids.numel();
   const auto* origin = origins.const_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < origins.size(0); ++i, origin += 3) {
     const std::int64_t tokens = origin[0];
-    if (tokens < 0 || tokens > last_id - next_id || ids.numel() != supervised.numel()) throw std::out_of_range("lengths");
+    if (tokens < 0 || tokens > last_id - next_id || ids.numel() != supervised.numel())
+      throw std::out_of_range("lengths");
     Example& example = dataset.examples.emplace_back();
     example.input_ids.assign(next_id, next_id + tokens);
     example.supervised.assign(next_mark, next_mark + tokens);
@@ -82,7 +89,9 @@ Dataset unflatten(const SafetensorsFile& file) {
 
 DatasetCache::DatasetCache() : folder_(default_folder()) {}
 
-fs::path DatasetCache::file_of(const std::string& key) const { return folder_ / ("dataset-" + key + ".safetensors"); }
+fs::path DatasetCache::file_of(const std::string& key) const {
+  return folder_ / ("dataset-" + key + ".safetensors");
+}
 
 std::optional<Dataset> DatasetCache::read(const std::string& key) const {
   std::error_code absent;
@@ -116,7 +125,8 @@ void DatasetCache::prune() const {
   std::vector<std::pair<fs::file_time_type, fs::path>> files;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with("dataset-") && name.ends_with(".safetensors")) files.emplace_back(entry.last_write_time(), entry.path());
+    if (name.starts_with("dataset-") && name.ends_with(".safetensors"))
+      files.emplace_back(entry.last_write_time(), entry.path());
   }
   std::sort(files.begin(), files.end());
   for (std::size_t i = 0; i + kMostFiles < files.size(); ++i) {

@@ -8,12 +8,13 @@
 
 namespace finetune {
 
-/// Tokenized data sets on disk, so that a second run begins at once. One file a data set, named by a hash of everything that
-/// shapes its tokens; a file that is damaged or of another version counts as absent. Nothing here throws: without a
-/// usable folder there is no cache.
+/// Tokenized data sets on disk, so that a second run begins at once. One file a data set, named by
+/// a hash of everything that shapes its tokens; a file that is damaged or of another version counts
+/// as absent. Nothing here throws: without a usable folder there is no cache.
 class DatasetCache {
  public:
-  /// The folder is FINETUNE_CACHE_DIR (empty: no cache), else XDG_CACHE_HOME/finetune, else ~/.cache/finetune.
+  /// The folder is FINETUNE_CACHE_DIR (empty: no cache), else XDG_CACHE_HOME/finetune, else
+  /// ~/.cache/finetune.
   DatasetCache();
   /// A cache in a folder of the caller's.
   explicit DatasetCache(std::filesystem::path folder) : folder_(std::move(folder)) {}

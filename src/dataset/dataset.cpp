@@ -38,14 +38,15 @@ struct PendingRow {
   RowContent content;
   std::optional<Example> example;  ///< absent: dropped, or a problem
   std::optional<RowText> text;
-  std::string problem;             ///< "" or the whole message
+  std::string problem;  ///< "" or the whole message
   bool truncated = false;
 };
 
 /// Reads all files; collects what is wrong with them.
 class DatasetReader {
  public:
-  DatasetReader(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const DatasetOptions& options)
+  DatasetReader(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+                const DatasetOptions& options)
       : tokenizer_(tokenizer), template_(chat_template), options_(options) {}
 
   void add_file(const DatasetSpec& spec) {
@@ -56,8 +57,8 @@ class DatasetReader {
       JsonRowReader reader(spec.path, spec.path, options_.max_row_bytes);
       while (read_block(reader, format, spec.path, rows)) {
       }
-      identity_ += fmt::format("{} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format, spec.weight,
-                               nlohmann::json(spec.fields).dump());
+      identity_ += fmt::format("{} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format,
+                               spec.weight, nlohmann::json(spec.fields).dump());
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::data) throw;
       problems_.emplace_back(error.what());
@@ -68,8 +69,10 @@ class DatasetReader {
   Dataset finish() {
     if (!problems_.empty()) throw Error(ErrorKind::data, join_problems(problems_));
     if (dataset_.examples.empty()) {
-      fail(ErrorKind::data, "{}: no row is left of {} ({} above max_length {} dropped); expected at least one",
-           join(dataset_.files, ", "), dataset_.summary.rows, dataset_.summary.dropped, options_.max_length);
+      fail(ErrorKind::data,
+           "{}: no row is left of {} ({} above max_length {} dropped); expected at least one",
+           join(dataset_.files, ", "), dataset_.summary.rows, dataset_.summary.dropped,
+           options_.max_length);
     }
     for (const Example& example : dataset_.examples) {
       const auto tokens = static_cast<std::int64_t>(example.input_ids.size());
@@ -77,10 +80,12 @@ class DatasetReader {
       dataset_.summary.supervised_tokens += example.supervised_tokens;
       dataset_.summary.longest = std::max(dataset_.summary.longest, tokens);
     }
-    identity_ += fmt::format("{} {} {} {} {} {} {}\n", template_.name(), tokenizer_.vocab_size(), options_.max_length,
-                             to_string(options_.overlength), options_.train_on_prompt, options_.seed,
-                             nlohmann::json(options_.system_prompt.value_or("")).dump());
-    // The tokens themselves: another tokenizer of the same size, or another wording of a template, is another data set.
+    identity_ +=
+        fmt::format("{} {} {} {} {} {} {}\n", template_.name(), tokenizer_.vocab_size(),
+                    options_.max_length, to_string(options_.overlength), options_.train_on_prompt,
+                    options_.seed, nlohmann::json(options_.system_prompt.value_or("")).dump());
+    // The tokens themselves: another tokenizer of the same size, or another wording of a template,
+    // is another data set.
     for (const Example& example : dataset_.examples) {
       identity_ += content_hash(std::as_bytes(std::span(example.input_ids)));
       identity_ += content_hash(std::as_bytes(std::span(example.supervised)));
@@ -90,15 +95,19 @@ class DatasetReader {
   }
 
  private:
-  /// False at the end of the file. A row that is wrong becomes a problem; a file that cannot be read on throws.
-  bool read_block(JsonRowReader& reader, RowFormatReader& format, const std::string& path, FileRows& rows) {
+  /// False at the end of the file. A row that is wrong becomes a problem; a file that cannot be
+  /// read on throws.
+  bool read_block(JsonRowReader& reader, RowFormatReader& format, const std::string& path,
+                  FileRows& rows) {
     std::vector<PendingRow> block;
     bool more = true;
     while (block.size() < kBlockRows && (more = read_row(reader, format, path, block))) {
     }
-    at::parallel_for(0, static_cast<std::int64_t>(block.size()), 8, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) finish_row(block[static_cast<std::size_t>(i)], path);
-    });
+    at::parallel_for(0, static_cast<std::int64_t>(block.size()), 8,
+                     [&](std::int64_t begin, std::int64_t end) {
+                       for (std::int64_t i = begin; i < end; ++i)
+                         finish_row(block[static_cast<std::size_t>(i)], path);
+                     });
     for (PendingRow& row : block) {
       if (!row.problem.empty()) {
         problems_.push_back(std::move(row.problem));
@@ -113,7 +122,8 @@ class DatasetReader {
     return more;
   }
 
-  bool read_row(JsonRowReader& reader, RowFormatReader& format, const std::string& path, std::vector<PendingRow>& block) {
+  bool read_row(JsonRowReader& reader, RowFormatReader& format, const std::string& path,
+                std::vector<PendingRow>& block) {
     std::optional<JsonRow> row;
     PendingRow pending;
     try {
@@ -141,7 +151,8 @@ class DatasetReader {
       work();
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::data) throw;
-      row.problem = fmt::format("{}:{}: {}{}", path, row.line, row.element == 0 ? "" : fmt::format("element {}: ", row.element),
+      row.problem = fmt::format("{}:{}: {}{}", path, row.line,
+                                row.element == 0 ? "" : fmt::format("element {}: ", row.element),
                                 error.what());
     }
   }
@@ -163,7 +174,8 @@ class DatasetReader {
            example.input_ids.size());
     }
     if (!fit_length(example, row)) return;
-    example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1, row.element == 0 ? row.line : row.element};
+    example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1,
+                      row.element == 0 ? row.line : row.element};
     if (options_.keep_texts) row.text = row_text(content, tokenizer_, template_);
     row.example = std::move(example);
   }
@@ -175,13 +187,15 @@ class DatasetReader {
     if (options_.overlength == Overlength::drop) return false;
     if (options_.overlength == Overlength::error) {
       fail(ErrorKind::data,
-           "it has {} tokens; expected at most {} (max_length): raise it, or set 'overlength' to truncate or drop",
+           "it has {} tokens; expected at most {} (max_length): raise it, or set 'overlength' to "
+           "truncate or drop",
            length, options_.max_length);
     }
     truncate(example, options_.max_length);
     if (example.supervised_tokens == 0) {
       fail(ErrorKind::data,
-           "it has {} tokens, and the first {} (max_length) have no supervised one; raise max_length, or set "
+           "it has {} tokens, and the first {} (max_length) have no supervised one; raise "
+           "max_length, or set "
            "'overlength: drop'",
            length, options_.max_length);
     }
@@ -206,7 +220,8 @@ class DatasetReader {
     }
     if (extra == 0) return;
     const auto file = static_cast<std::uint64_t>(dataset_.files.size());
-    std::vector<std::int64_t> chosen = permutation(count, mix_seed({options_.seed, kWeightStream, file}));
+    std::vector<std::int64_t> chosen =
+        permutation(count, mix_seed({options_.seed, kWeightStream, file}));
     chosen.resize(static_cast<std::size_t>(extra));
     std::sort(chosen.begin(), chosen.end());
     for (const std::int64_t index : chosen) append(static_cast<std::size_t>(index), true);
@@ -221,16 +236,19 @@ class DatasetReader {
 };
 
 /// Everything that shapes the tokens of these files, or "" where they are not to be cached.
-std::string cache_key(const std::vector<DatasetSpec>& specs, const Tokenizer& tokenizer, const ChatTemplate& chat_template,
-                      const DatasetOptions& options) {
-  if (options.keep_texts || tokenizer.fingerprint().empty() || chat_template.fingerprint().empty()) return "";
-  std::string identity = fmt::format("{} {} {} {} {} {} {} {}\n", FINETUNE_VERSION, tokenizer.fingerprint(), chat_template.fingerprint(),
-                                     options.max_length, to_string(options.overlength), options.train_on_prompt, options.seed,
-                                     nlohmann::json(options.system_prompt.value_or("")).dump());
+std::string cache_key(const std::vector<DatasetSpec>& specs, const Tokenizer& tokenizer,
+                      const ChatTemplate& chat_template, const DatasetOptions& options) {
+  if (options.keep_texts || tokenizer.fingerprint().empty() || chat_template.fingerprint().empty())
+    return "";
+  std::string identity =
+      fmt::format("{} {} {} {} {} {} {} {}\n", FINETUNE_VERSION, tokenizer.fingerprint(),
+                  chat_template.fingerprint(), options.max_length, to_string(options.overlength),
+                  options.train_on_prompt, options.seed,
+                  nlohmann::json(options.system_prompt.value_or("")).dump());
   for (const DatasetSpec& spec : specs) {
     if (!std::filesystem::is_regular_file(spec.path)) return "";  // reading says what is wrong
-    identity += fmt::format("{} {} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format, spec.weight, options.max_row_bytes,
-                            nlohmann::json(spec.fields).dump());
+    identity += fmt::format("{} {} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format,
+                            spec.weight, options.max_row_bytes, nlohmann::json(spec.fields).dump());
   }
   return content_hash(identity);
 }
@@ -241,7 +259,8 @@ std::vector<std::int64_t> row_indices(const Dataset& dataset, std::int64_t& rows
   std::vector<std::int64_t> indices;
   for (const Example& example : dataset.examples) {
     const auto next = static_cast<std::int64_t>(seen.size());
-    indices.push_back(seen.try_emplace({example.origin.file, example.origin.line}, next).first->second);
+    indices.push_back(
+        seen.try_emplace({example.origin.file, example.origin.line}, next).first->second);
   }
   rows = static_cast<std::int64_t>(seen.size());
   return indices;
@@ -260,7 +279,8 @@ void add_example(Dataset& to, Dataset& from, std::size_t index) {
 }  // namespace
 
 std::string Dataset::where(const Example& example) const {
-  return fmt::format("{}:{}", files.at(static_cast<std::size_t>(example.origin.file)), example.origin.line);
+  return fmt::format("{}:{}", files.at(static_cast<std::size_t>(example.origin.file)),
+                     example.origin.line);
 }
 
 DatasetOptions dataset_options(const Config& config, std::int64_t model_max_length) {
@@ -269,8 +289,8 @@ DatasetOptions dataset_options(const Config& config, std::int64_t model_max_leng
   if (model_max_length > 0 && model_max_length < config.max_length) {
     options.max_length = model_max_length;
     if (config.is_given("max_length")) {
-      log_warning("data", "max_length {} is lowered to {}, the longest text the model was made for", config.max_length,
-                  model_max_length);
+      log_warning("data", "max_length {} is lowered to {}, the longest text the model was made for",
+                  config.max_length, model_max_length);
     }
   }
   options.overlength = config.overlength;
@@ -296,7 +316,8 @@ Dataset open_dataset(const std::vector<DatasetSpec>& specs, const Tokenizer& tok
   for (const DatasetSpec& spec : specs) reader.add_file(spec);
   Dataset dataset = reader.finish();
   // A file for what takes no time would only be litter.
-  if (!key.empty() && std::chrono::steady_clock::now() - begin > std::chrono::seconds(1)) cache.write(key, dataset);
+  if (!key.empty() && std::chrono::steady_clock::now() - begin > std::chrono::seconds(1))
+    cache.write(key, dataset);
   return dataset;
 }
 
@@ -304,14 +325,16 @@ std::pair<Dataset, Dataset> split_dataset(Dataset dataset, double fraction, std:
   std::int64_t rows = 0;
   const std::vector<std::int64_t> row_of = row_indices(dataset, rows);
   if (rows < 2) {
-    fail(ErrorKind::data, "{}: {} row cannot be split into training and evaluation; expected at least two",
+    fail(ErrorKind::data,
+         "{}: {} row cannot be split into training and evaluation; expected at least two",
          join(dataset.files, ", "), rows);
   }
   const auto wanted = static_cast<std::int64_t>(std::llround(fraction * static_cast<double>(rows)));
   const std::int64_t held_out = std::clamp<std::int64_t>(wanted, 1, rows - 1);
   const std::vector<std::int64_t> order = permutation(rows, mix_seed({seed, kSplitStream}));
   std::vector<bool> is_held_out(static_cast<std::size_t>(rows), false);
-  for (std::int64_t i = 0; i < held_out; ++i) is_held_out[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])] = true;
+  for (std::int64_t i = 0; i < held_out; ++i)
+    is_held_out[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])] = true;
 
   std::pair<Dataset, Dataset> parts;
   for (Dataset* part : {&parts.first, &parts.second}) part->files = dataset.files;

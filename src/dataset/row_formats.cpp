@@ -23,9 +23,15 @@ struct FormatKeys {
 const std::vector<FormatKeys>& all_formats() {
   static const std::vector<FormatKeys> formats = {
       {RowFormat::instruction, "alpaca", {"instruction", "output"}, {"input", "system", "history"}},
-      {RowFormat::prompt_completion, "prompt_completion", {"prompt", "completion"}, {"role", "content", "system"}},
+      {RowFormat::prompt_completion,
+       "prompt_completion",
+       {"prompt", "completion"},
+       {"role", "content", "system"}},
       {RowFormat::messages, "messages", {"messages"}, {"role", "content", "system"}},
-      {RowFormat::conversations, "conversations", {"conversations"}, {"from", "value", "role", "content", "system"}},
+      {RowFormat::conversations,
+       "conversations",
+       {"conversations"},
+       {"from", "value", "role", "content", "system"}},
       {RowFormat::text, "text", {"text"}, {}},
   };
   return formats;
@@ -37,7 +43,8 @@ const FormatKeys& keys_of(RowFormat format) {
 }
 
 constexpr std::string_view kExpectedRows =
-    "expected a row like {\"instruction\", \"output\"}, {\"prompt\", \"completion\"}, {\"messages\"}, "
+    "expected a row like {\"instruction\", \"output\"}, {\"prompt\", \"completion\"}, "
+    "{\"messages\"}, "
     "{\"conversations\"} or {\"text\"}, or 'fields:' that name its keys, such as {output: answer}";
 
 bool has_key(const std::vector<std::string>& keys, std::string_view key) {
@@ -50,7 +57,8 @@ std::string describe(const Json& value) {
   if (value.is_null()) return "null";
   if (value.is_boolean()) return value.get<bool>() ? "true" : "false";
   if (value.is_number()) return "the number " + value.dump();
-  if (value.is_string()) return value.get_ref<const std::string&>().empty() ? "an empty text" : "a text";
+  if (value.is_string())
+    return value.get_ref<const std::string&>().empty() ? "an empty text" : "a text";
   if (value.is_array()) return value.empty() ? "an empty list" : "a list";
   return "an object";
 }
@@ -81,17 +89,18 @@ const std::string& require_text(const Json& value, const std::string& name) {
 
 /// The role that a word of a data file means, or "".
 std::string_view role_of(std::string_view word) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 11> words = {{{"system", "system"},
-                                                                                           {"developer", "system"},
-                                                                                           {"user", "user"},
-                                                                                           {"human", "user"},
-                                                                                           {"assistant", "assistant"},
-                                                                                           {"gpt", "assistant"},
-                                                                                           {"model", "assistant"},
-                                                                                           {"function_call", "assistant"},
-                                                                                           {"tool", "tool"},
-                                                                                           {"function", "tool"},
-                                                                                           {"observation", "tool"}}};
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 11> words = {
+      {{"system", "system"},
+       {"developer", "system"},
+       {"user", "user"},
+       {"human", "user"},
+       {"assistant", "assistant"},
+       {"gpt", "assistant"},
+       {"model", "assistant"},
+       {"function_call", "assistant"},
+       {"tool", "tool"},
+       {"function", "tool"},
+       {"observation", "tool"}}};
   for (const auto& [spelling, role] : words) {
     if (word == spelling) return role;
   }
@@ -101,12 +110,15 @@ std::string_view role_of(std::string_view word) {
 /// What this version cannot train on, and would silently train wrongly.
 void refuse_preference(const Json& row) {
   if (row.contains("chosen") && row.contains("rejected")) {
-    fail(ErrorKind::data, "a preference row (chosen, rejected), and preference stages are not in this version; "
+    fail(ErrorKind::data,
+         "a preference row (chosen, rejected), and preference stages are not in this version; "
          "expected a row with one answer, such as {{\"prompt\", \"completion\"}}");
   }
   if (row.contains("completion") && row.contains("label") && row.at("label").is_boolean()) {
-    fail(ErrorKind::data, "a preference row (completion, label), and preference stages are not in this version; "
-         "expected a row without a label, or 'format: prompt_completion' to train on every completion");
+    fail(ErrorKind::data,
+         "a preference row (completion, label), and preference stages are not in this version; "
+         "expected a row without a label, or 'format: prompt_completion' to train on every "
+         "completion");
   }
 }
 
@@ -120,8 +132,11 @@ Json read_objects(const Json& row, const char* key) {
     if (is_blank(text)) return nullptr;
     list = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   }
-  const bool fits = list.is_array() && std::all_of(list.begin(), list.end(), [](const Json& item) { return item.is_object(); });
-  if (!fits) fail(ErrorKind::data, "\"{}\" is {}; expected a list of objects", key, describe(*member));
+  const bool fits = list.is_array() && std::all_of(list.begin(), list.end(), [](const Json& item) {
+                      return item.is_object();
+                    });
+  if (!fits)
+    fail(ErrorKind::data, "\"{}\" is {}; expected a list of objects", key, describe(*member));
   return list.empty() ? Json(nullptr) : list;
 }
 
@@ -131,13 +146,14 @@ RowFormatReader::RowFormatReader(const DatasetSpec& spec) : fields_(spec.fields)
   std::vector<std::string> names = {"auto"};
   for (const FormatKeys& keys : all_formats()) names.emplace_back(keys.name);
   if (spec.format != "auto") {
-    const std::string_view wanted = spec.format == "sharegpt" ? "conversations" : std::string_view(spec.format);
+    const std::string_view wanted =
+        spec.format == "sharegpt" ? "conversations" : std::string_view(spec.format);
     for (const FormatKeys& keys : all_formats()) {
       if (keys.name == wanted) format_ = keys.format;
     }
     if (!format_) {
-      fail(ErrorKind::config, "datasets ({}): format: {} is not known; expected one of {}", spec.path, spec.format,
-           join(names, ", "));
+      fail(ErrorKind::config, "datasets ({}): format: {} is not known; expected one of {}",
+           spec.path, spec.format, join(names, ", "));
     }
     named_ = true;
   }
@@ -145,7 +161,8 @@ RowFormatReader::RowFormatReader(const DatasetSpec& spec) : fields_(spec.fields)
   std::vector<std::string> ours;
   for (const auto& [name, theirs] : fields_) ours.push_back(name);
   fail(ErrorKind::config,
-       "datasets ({}): fields: {} are not together the keys of {}; expected our keys on the left, such as "
+       "datasets ({}): fields: {} are not together the keys of {}; expected our keys on the left, "
+       "such as "
        "{{instruction: question, output: answer}}",
        spec.path, join(ours, ", "), named_ ? "the format " + spec.format : "one row format");
 }
@@ -169,7 +186,8 @@ RowContent RowFormatReader::read(const Json& row) {
     refuse_preference(row);
     const RowFormat format = recognise(row);
     if (format_ && format != *format_) {
-      fail(ErrorKind::data, "a row of the format {}, and the rows before it are {}; expected one format in a file",
+      fail(ErrorKind::data,
+           "a row of the format {}, and the rows before it are {}; expected one format in a file",
            keys_of(format).name, keys_of(*format_).name);
     }
     format_ = format;
@@ -181,14 +199,24 @@ RowContent RowFormatReader::read(const Json& row) {
   }
   content.inputs = {read_objects(row, "tools"), read_objects(row, "documents")};
   switch (*format_) {
-    case RowFormat::instruction: content.messages = read_instruction(row); break;
-    case RowFormat::prompt_completion: content.messages = read_prompt_completion(row); break;
-    case RowFormat::messages: content.messages = read_conversation(row, "messages"); break;
-    case RowFormat::conversations: content.messages = read_conversation(row, "conversations"); break;
-    case RowFormat::text: break;
+    case RowFormat::instruction:
+      content.messages = read_instruction(row);
+      break;
+    case RowFormat::prompt_completion:
+      content.messages = read_prompt_completion(row);
+      break;
+    case RowFormat::messages:
+      content.messages = read_conversation(row, "messages");
+      break;
+    case RowFormat::conversations:
+      content.messages = read_conversation(row, "conversations");
+      break;
+    case RowFormat::text:
+      break;
   }
   if (content.messages.back().role != "assistant") {
-    fail(ErrorKind::data, "the conversation ends with a message of the role '{}'; expected the assistant's answer",
+    fail(ErrorKind::data,
+         "the conversation ends with a message of the role '{}'; expected the assistant's answer",
          content.messages.back().role);
   }
   return content;
@@ -198,8 +226,9 @@ RowFormat RowFormatReader::recognise(const Json& row) const {
   std::vector<RowFormat> whole, part;
   for (const RowFormat format : candidates()) {
     const auto& required = keys_of(format).required;
-    const auto present = std::count_if(required.begin(), required.end(),
-                                       [&](const std::string& ours) { return row.contains(key(ours)); });
+    const auto present =
+        std::count_if(required.begin(), required.end(),
+                      [&](const std::string& ours) { return row.contains(key(ours)); });
     if (present > 0) part.push_back(format);
     if (present == static_cast<std::ptrdiff_t>(required.size())) whole.push_back(format);
   }
@@ -207,7 +236,8 @@ RowFormat RowFormatReader::recognise(const Json& row) const {
   if (whole.size() == 2 && whole.back() == RowFormat::text) whole.pop_back();
   if (whole.size() == 1) return whole.front();
   if (whole.size() > 1) {
-    fail(ErrorKind::data, "the row fits the formats {} and {}; expected one, or its name as 'format:' in datasets",
+    fail(ErrorKind::data,
+         "the row fits the formats {} and {}; expected one, or its name as 'format:' in datasets",
          keys_of(whole[0]).name, keys_of(whole[1]).name);
   }
   // With a key missing, the reader of that format says which.
@@ -229,7 +259,9 @@ const Json* RowFormatReader::find(const Json& row, const std::string& ours) cons
 
 void RowFormatReader::fail_missing(const Json& row, const std::string& ours) const {
   const bool null = row.contains(key(ours));
-  fail(ErrorKind::data, "\"{}\" is {}: the row has {}; expected it, or 'fields: {{{}: KEY}}' where it has another name",
+  fail(ErrorKind::data,
+       "\"{}\" is {}: the row has {}; expected it, or 'fields: {{{}: KEY}}' where it has another "
+       "name",
        key(ours), null ? "null" : "missing", list_keys(row), ours);
 }
 
@@ -254,7 +286,8 @@ std::vector<Message> RowFormatReader::read_instruction(const Json& row) const {
     messages.push_back({.role = "system", .content = std::move(system)});
   }
   read_history(row, messages);
-  messages.push_back({.role = "user", .content = text(row, "instruction"), .input = optional_text(row, "input")});
+  messages.push_back(
+      {.role = "user", .content = text(row, "instruction"), .input = optional_text(row, "input")});
   messages.push_back({.role = "assistant", .content = text(row, "output")});
   return messages;
 }
@@ -264,7 +297,8 @@ void RowFormatReader::read_history(const Json& row, std::vector<Message>& messag
   if (history == nullptr) return;
   const std::string name = key("history");
   if (!history->is_array()) {
-    fail(ErrorKind::data, "\"{}\" is {}; expected a list of [question, answer]", name, describe(*history));
+    fail(ErrorKind::data, "\"{}\" is {}; expected a list of [question, answer]", name,
+         describe(*history));
   }
   for (std::size_t i = 0; i < history->size(); ++i) {
     const Json& turn = (*history)[i];
@@ -273,8 +307,10 @@ void RowFormatReader::read_history(const Json& row, std::vector<Message>& messag
       fail(ErrorKind::data, "{} is {}; expected [question, answer]", place,
            turn.is_array() ? fmt::format("a list of {}", turn.size()) : describe(turn));
     }
-    messages.push_back({.role = "user", .content = require_text(turn[0], "the question in " + place)});
-    messages.push_back({.role = "assistant", .content = require_text(turn[1], "the answer in " + place)});
+    messages.push_back(
+        {.role = "user", .content = require_text(turn[0], "the question in " + place)});
+    messages.push_back(
+        {.role = "assistant", .content = require_text(turn[1], "the answer in " + place)});
   }
 }
 
@@ -297,29 +333,35 @@ std::vector<Message> RowFormatReader::read_prompt_completion(const Json& row) co
     messages.push_back({.role = "user", .content = text(row, "prompt")});
   }
   if (completion->is_array()) {
-    for (Message& message : read_messages(*completion, key("completion"))) messages.push_back(std::move(message));
+    for (Message& message : read_messages(*completion, key("completion")))
+      messages.push_back(std::move(message));
   } else {
     messages.push_back({.role = "assistant", .content = text(row, "completion")});
   }
   return messages;
 }
 
-std::vector<Message> RowFormatReader::read_conversation(const Json& row, const std::string& ours) const {
+std::vector<Message> RowFormatReader::read_conversation(const Json& row,
+                                                        const std::string& ours) const {
   const Json* list = find(row, ours);
   if (list == nullptr) fail_missing(row, ours);
   std::vector<Message> messages = read_messages(*list, key(ours));
   if (std::string system = optional_text(row, "system"); !system.empty()) {
     if (messages.front().role == "system") {
-      fail(ErrorKind::data, "there is \"{}\" and a message of the role 'system'; expected one of them", key("system"));
+      fail(ErrorKind::data,
+           "there is \"{}\" and a message of the role 'system'; expected one of them",
+           key("system"));
     }
     messages.insert(messages.begin(), Message{.role = "system", .content = std::move(system)});
   }
   return messages;
 }
 
-std::vector<Message> RowFormatReader::read_messages(const Json& list, const std::string& name) const {
+std::vector<Message> RowFormatReader::read_messages(const Json& list,
+                                                    const std::string& name) const {
   if (!list.is_array() || list.empty()) {
-    fail(ErrorKind::data, "\"{}\" is {}; expected a list of messages {{\"role\", \"content\"}}", name, describe(list));
+    fail(ErrorKind::data, "\"{}\" is {}; expected a list of messages {{\"role\", \"content\"}}",
+         name, describe(list));
   }
   std::vector<Message> messages;
   for (std::size_t i = 0; i < list.size(); ++i) {
@@ -330,7 +372,8 @@ std::vector<Message> RowFormatReader::read_messages(const Json& list, const std:
 
 Message RowFormatReader::read_message(const Json& value, const std::string& name) const {
   if (!value.is_object()) {
-    fail(ErrorKind::data, "{} is {}; expected an object {{\"role\", \"content\"}}", name, describe(value));
+    fail(ErrorKind::data, "{} is {}; expected an object {{\"role\", \"content\"}}", name,
+         describe(value));
   }
   // Both spellings are found under both names of the list.
   const bool spelled_from = value.contains(key("from"));
@@ -339,24 +382,31 @@ Message RowFormatReader::read_message(const Json& value, const std::string& name
   const auto calls = value.find("tool_calls");
   const bool has_calls = calls != value.end() && !calls->is_null() && !calls->empty();
   if (!value.contains(role_key) || (!value.contains(content_key) && !has_calls)) {
-    fail(ErrorKind::data, "{} has {}; expected \"{}\" and \"{}\"", name, list_keys(value), role_key, content_key);
+    fail(ErrorKind::data, "{} has {}; expected \"{}\" and \"{}\"", name, list_keys(value), role_key,
+         content_key);
   }
   const Json& role = value.at(role_key);
-  if (!role.is_string()) fail(ErrorKind::data, "\"{}\" of {} is {}; expected a text", role_key, name, describe(role));
+  if (!role.is_string())
+    fail(ErrorKind::data, "\"{}\" of {} is {}; expected a text", role_key, name, describe(role));
   const auto& word = role.get_ref<const std::string&>();
   Message message{.role = std::string(role_of(word)), .content = {}};
   if (message.role.empty()) {
-    fail(ErrorKind::data, "\"{}\" of {} is '{}'; expected system, user, assistant or tool (or human, gpt, observation ...)",
+    fail(ErrorKind::data,
+         "\"{}\" of {} is '{}'; expected system, user, assistant or tool (or human, gpt, "
+         "observation ...)",
          role_key, name, word);
   }
-  if (has_calls && !calls->is_array()) fail(ErrorKind::data, "tool_calls of {} is {}; expected a list", name, describe(*calls));
+  if (has_calls && !calls->is_array())
+    fail(ErrorKind::data, "tool_calls of {} is {}; expected a list", name, describe(*calls));
   for (const auto& [field, member] : value.items()) {
-    const bool known = field == role_key || field == content_key || field == "weight" || (field == "tool_calls" && !has_calls);
+    const bool known = field == role_key || field == content_key || field == "weight" ||
+                       (field == "tool_calls" && !has_calls);
     if (!known) message.fields[field] = member;
   }
   const Json nothing;
   const auto content = value.find(content_key);
-  read_content(content == value.end() ? nothing : *content, fmt::format("\"{}\" of {}", content_key, name), message);
+  read_content(content == value.end() ? nothing : *content,
+               fmt::format("\"{}\" of {}", content_key, name), message);
   if (const auto weight = value.find("weight"); weight != value.end() && !weight->is_null()) {
     if (!weight->is_number() || (*weight != 0 && *weight != 1)) {
       fail(ErrorKind::data, "\"weight\" of {} is {}; expected 0 or 1", name, describe(*weight));
@@ -367,7 +417,8 @@ Message RowFormatReader::read_message(const Json& value, const std::string& name
 }
 
 /// A text; a list of parts like {"type": "text", "text"}; or nothing beside tool_calls.
-void RowFormatReader::read_content(const Json& content, const std::string& name, Message& message) const {
+void RowFormatReader::read_content(const Json& content, const std::string& name,
+                                   Message& message) const {
   const bool has_calls = message.fields.is_object() && message.fields.contains("tool_calls");
   if (content.is_array() && !content.empty()) {
     message.fields["content"] = content;
@@ -385,7 +436,8 @@ void RowFormatReader::read_content(const Json& content, const std::string& name,
   }
   // An empty system message means something to some templates, and a tool may have nothing to say.
   const bool may_be_empty = message.role == "system" || message.role == "tool" || has_calls;
-  message.content = may_be_empty && content.is_string() ? content.get<std::string>() : require_text(content, name);
+  message.content = may_be_empty && content.is_string() ? content.get<std::string>()
+                                                        : require_text(content, name);
 }
 
 }  // namespace finetune

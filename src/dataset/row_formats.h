@@ -29,14 +29,16 @@ struct RowContent {
   std::optional<std::string> text;  ///< format text
 };
 
-/// Reads the rows of one file. Its format is the one the configuration names, or that of the first row.
+/// Reads the rows of one file. Its format is the one the configuration names, or that of the first
+/// row.
 class RowFormatReader {
  public:
   /// Throws Error(config) for an unknown `format`, and for `fields` that no format has.
   explicit RowFormatReader(const DatasetSpec& spec);
 
-  /// Throws Error(data) "found; expected", without the place, which the caller knows: a missing or empty text, a value
-  /// of the wrong type, a row of another format than the rows before, a preference row.
+  /// Throws Error(data) "found; expected", without the place, which the caller knows: a missing or
+  /// empty text, a value of the wrong type, a row of another format than the rows before, a
+  /// preference row.
   RowContent read(const nlohmann::ordered_json& row);
 
  private:

@@ -7,7 +7,8 @@ namespace finetune {
 namespace {
 
 /// 1 for each token that overlaps a span. Tokens and spans ascend, so one pass over both is enough.
-std::vector<std::uint8_t> overlapping(const std::vector<ByteSpan>& tokens, const std::vector<ByteSpan>& spans) {
+std::vector<std::uint8_t> overlapping(const std::vector<ByteSpan>& tokens,
+                                      const std::vector<ByteSpan>& spans) {
   std::vector<std::uint8_t> marks(tokens.size(), 0);
   std::size_t next = 0;
   for (std::size_t t = 0; t < tokens.size(); ++t) {
@@ -30,7 +31,8 @@ Example tokenize_text(const std::string& text, const Tokenizer& tokenizer) {
   rendered.text = text;
   example.input_ids = encode_rendered(tokenizer, rendered).ids;
   const auto eos = tokenizer.specials().eos_id;
-  if (eos && (example.input_ids.empty() || example.input_ids.back() != *eos)) example.input_ids.push_back(*eos);
+  if (eos && (example.input_ids.empty() || example.input_ids.back() != *eos))
+    example.input_ids.push_back(*eos);
   example.supervised.assign(example.input_ids.size(), 1);
   count_supervised(example);
   return example;
@@ -38,8 +40,8 @@ Example tokenize_text(const std::string& text, const Tokenizer& tokenizer) {
 
 }  // namespace
 
-Example tokenize_row(const RowContent& content, const Tokenizer& tokenizer, const ChatTemplate& chat_template,
-                     bool train_on_prompt) {
+Example tokenize_row(const RowContent& content, const Tokenizer& tokenizer,
+                     const ChatTemplate& chat_template, bool train_on_prompt) {
   if (content.text) return tokenize_text(*content.text, tokenizer);
   const RenderedText rendered = chat_template.render(content.messages, content.inputs);
   Encoding encoding = encode_rendered(tokenizer, rendered);
@@ -58,7 +60,8 @@ void truncate(Example& example, std::int64_t max_length) {
   count_supervised(example);
 }
 
-RowText row_text(const RowContent& content, const Tokenizer& tokenizer, const ChatTemplate& chat_template) {
+RowText row_text(const RowContent& content, const Tokenizer& tokenizer,
+                 const ChatTemplate& chat_template) {
   if (content.text) return {"", *content.text};
   std::vector<Message> messages = content.messages;
   std::string reference = std::move(messages.back().content);

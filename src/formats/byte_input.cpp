@@ -39,12 +39,14 @@ ByteInput::ByteInput(const std::filesystem::path& path, std::string name)
   // O_NONBLOCK: opening a pipe must not hang before the type is known.
   descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor_ < 0) {
-    fail(ErrorKind::data, "{}: cannot be opened: {}; expected a JSON Lines file", name_, std::strerror(errno));
+    fail(ErrorKind::data, "{}: cannot be opened: {}; expected a JSON Lines file", name_,
+         std::strerror(errno));
   }
   try {
     struct stat status {};
     if (::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
-      fail(ErrorKind::data, "{}: is {}; expected a regular file of JSON Lines", name_, kind_of_file(status.st_mode));
+      fail(ErrorKind::data, "{}: is {}; expected a regular file of JSON Lines", name_,
+           kind_of_file(status.st_mode));
     }
     fill_buffer();
     if (size_ == 0) fail(ErrorKind::data, "{}:1: the file is empty; expected JSON Lines", name_);
@@ -85,7 +87,8 @@ bool ByteInput::fill_buffer() {
 }
 
 void ByteInput::begin_member() {
-  const int status = gzip_->state == nullptr ? inflateInit2(gzip_.get(), kGzipWindowBits) : inflateReset(gzip_.get());
+  const int status = gzip_->state == nullptr ? inflateInit2(gzip_.get(), kGzipWindowBits)
+                                             : inflateReset(gzip_.get());
   if (status != Z_OK) fail(ErrorKind::resource, "{}: no memory to unpack gzip data", name_);
   in_member_ = true;
 }
@@ -95,13 +98,17 @@ bool ByteInput::read_packed() {
   while (size_ == 0) {
     if (gzip_->avail_in == 0) {
       gzip_->next_in = reinterpret_cast<Bytef*>(packed_.data());
-      gzip_->avail_in = static_cast<uInt>(read_some(descriptor_, packed_.data(), packed_.size(), name_));
+      gzip_->avail_in =
+          static_cast<uInt>(read_some(descriptor_, packed_.data(), packed_.size(), name_));
       if (gzip_->avail_in == 0 && !in_member_) return false;
       if (gzip_->avail_in == 0) {
-        fail(ErrorKind::data, "{}:{}: the gzip file ends too early; expected a whole file (copy it again)", name_, line_);
+        fail(ErrorKind::data,
+             "{}:{}: the gzip file ends too early; expected a whole file (copy it again)", name_,
+             line_);
       }
     }
-    // Several members may follow each other, and gzip itself allows zeros as padding after the last one.
+    // Several members may follow each other, and gzip itself allows zeros as padding after the last
+    // one.
     if (!in_member_ && *gzip_->next_in == 0) {
       ++gzip_->next_in;
       --gzip_->avail_in;

@@ -10,8 +10,8 @@
 
 namespace finetune {
 
-/// The bytes of a file one after the other, with the place of the next one; gzip is recognised by its first bytes and
-/// unpacked. Problems are Error(data) that begin with "name:line:".
+/// The bytes of a file one after the other, with the place of the next one; gzip is recognised by
+/// its first bytes and unpacked. Problems are Error(data) that begin with "name:line:".
 class ByteInput {
  public:
   /// What get and peek give after the last byte.
@@ -24,7 +24,9 @@ class ByteInput {
   ByteInput& operator=(const ByteInput&) = delete;
 
   /// The next byte without taking it, or kEnd. Throws Error(data) for damaged gzip data.
-  int peek() { return position_ < size_ || refill() ? static_cast<unsigned char>(buffer_[position_]) : kEnd; }
+  int peek() {
+    return position_ < size_ || refill() ? static_cast<unsigned char>(buffer_[position_]) : kEnd;
+  }
   /// Takes the next byte.
   int get() {
     const int byte = peek();
@@ -52,7 +54,7 @@ class ByteInput {
 
   std::string name_;
   int descriptor_ = -1;
-  std::vector<char> buffer_;        ///< plain text
+  std::vector<char> buffer_;  ///< plain text
   std::size_t position_ = 0, size_ = 0;
   std::vector<char> packed_;        ///< gzip data
   std::unique_ptr<z_stream> gzip_;  ///< absent for a plain file

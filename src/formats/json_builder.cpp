@@ -61,10 +61,12 @@ bool JsonBuilder::end_array() {
   return true;
 }
 
-bool JsonBuilder::parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
+bool JsonBuilder::parse_error(std::size_t position, const std::string&,
+                              const nlohmann::json::exception& error) {
   // The library's text begins with its own name and a place that counts from the row's beginning.
   std::string_view what = error.what();
-  if (const std::size_t place = what.find("column "); place != what.npos && what.find(": ", place) != what.npos) {
+  if (const std::size_t place = what.find("column ");
+      place != what.npos && what.find(": ", place) != what.npos) {
     what.remove_prefix(what.find(": ", place) + 2);
   } else if (const std::size_t name = what.find("] "); name != what.npos) {
     what.remove_prefix(name + 2);
@@ -72,7 +74,8 @@ bool JsonBuilder::parse_error(std::size_t position, const std::string&, const nl
   // It quotes what was read last, which may be a whole book without its closing quote.
   std::size_t shown = std::min(what.size(), kShownBytes);
   while (shown < what.size() && (static_cast<unsigned char>(what[shown]) & 0xC0) == 0x80) --shown;
-  problem_ = fmt::format("not valid JSON: {}{}", what.substr(0, shown), shown < what.size() ? "..." : "");
+  problem_ =
+      fmt::format("not valid JSON: {}{}", what.substr(0, shown), shown < what.size() ? "..." : "");
   offset_ = position == 0 ? 0 : position - 1;
   return false;
 }

@@ -7,8 +7,9 @@
 
 namespace finetune {
 
-/// Builds a value from the parser's events (nlohmann::json::sax_parse, which does not recurse). Unlike the library's own
-/// parser it refuses a key that an object has twice, and nesting so deep that others would overflow the stack.
+/// Builds a value from the parser's events (nlohmann::json::sax_parse, which does not recurse).
+/// Unlike the library's own parser it refuses a key that an object has twice, and nesting so deep
+/// that others would overflow the stack.
 class JsonBuilder final : public nlohmann::json_sax<nlohmann::ordered_json> {
  public:
   /// Deepest nesting accepted.
@@ -24,7 +25,9 @@ class JsonBuilder final : public nlohmann::json_sax<nlohmann::ordered_json> {
   bool boolean(bool value) override { return add(value) != nullptr; }
   bool number_integer(number_integer_t value) override { return add(value) != nullptr; }
   bool number_unsigned(number_unsigned_t value) override { return add(value) != nullptr; }
-  bool number_float(number_float_t value, const string_t&) override { return add(value) != nullptr; }
+  bool number_float(number_float_t value, const string_t&) override {
+    return add(value) != nullptr;
+  }
   bool string(string_t& value) override { return add(std::move(value)) != nullptr; }
   bool binary(binary_t&) override { return false; }
   bool start_object(std::size_t) override { return open(nlohmann::ordered_json::object()); }

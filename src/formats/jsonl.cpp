@@ -17,7 +17,8 @@ bool is_blank(const std::string& text) { return std::all_of(text.begin(), text.e
 
 }  // namespace
 
-JsonRowReader::JsonRowReader(const std::filesystem::path& path, std::string name, std::int64_t max_row_bytes)
+JsonRowReader::JsonRowReader(const std::filesystem::path& path, std::string name,
+                             std::int64_t max_row_bytes)
     : name_(std::move(name)),
       max_row_bytes_(static_cast<std::size_t>(max_row_bytes)),
       input_(std::make_unique<ByteInput>(path, name_)) {}
@@ -31,14 +32,16 @@ std::optional<JsonRow> JsonRowReader::next() {
   if (form_ == Form::unknown) find_start();
   std::optional<JsonRow> row = form_ == Form::lines ? next_line() : next_element();
   if (!row && rows_ == 0) {
-    fail(ErrorKind::data, "{}:1: the file holds no rows; expected JSON Lines or a JSON array of objects", name_);
+    fail(ErrorKind::data,
+         "{}:1: the file holds no rows; expected JSON Lines or a JSON array of objects", name_);
   }
   return row;
 }
 
 void JsonRowReader::find_start() {
   if (input_->peek() == 0xFF || input_->peek() == 0xFE) {
-    fail(ErrorKind::data, "{}:1: the file begins with the byte {:#04x}, as UTF-16 does; expected UTF-8", name_,
+    fail(ErrorKind::data,
+         "{}:1: the file begins with the byte {:#04x}, as UTF-16 does; expected UTF-8", name_,
          input_->peek());
   }
   input_->skip_byte_order_mark();
@@ -56,7 +59,8 @@ std::optional<JsonRow> JsonRowReader::next_line() {
     for (int byte = input_->get(); byte != '\n' && byte != ByteInput::kEnd; byte = input_->get()) {
       if (text.size() == max_row_bytes_) {
         ++rows_;
-        fail(ErrorKind::data, "{}:{}: the row is longer than {} (max_row_bytes); expected one JSON object a line",
+        fail(ErrorKind::data,
+             "{}:{}: the row is longer than {} (max_row_bytes); expected one JSON object a line",
              name_, line, format_bytes(max_row_bytes_));
       }
       text.push_back(static_cast<char>(byte));
@@ -83,22 +87,26 @@ std::optional<JsonRow> JsonRowReader::next_element() {
   const bool last = !read_element(text);
   JsonRow row = parse(text, line, column, element_);
   if (input_->peek() == ByteInput::kEnd) {
-    fail(ErrorKind::data, "{}:{}: the file ends inside the JSON array; expected ',' or ']' after element {}", name_,
+    fail(ErrorKind::data,
+         "{}:{}: the file ends inside the JSON array; expected ',' or ']' after element {}", name_,
          input_->line(), element_);
   }
   input_->get();
   if (last) {
     while (is_space(input_->peek())) input_->get();
     if (input_->peek() != ByteInput::kEnd) {
-      fail(ErrorKind::data, "{}:{}:{}: there is more after the end of the JSON array; expected one array, or JSON "
-           "Lines with one object a line", name_, input_->line(), input_->column());
+      fail(ErrorKind::data,
+           "{}:{}:{}: there is more after the end of the JSON array; expected one array, or JSON "
+           "Lines with one object a line",
+           name_, input_->line(), input_->column());
     }
   }
   done_ = last;
   return row;
 }
 
-/// Reads up to the ',' or ']' after the element, or to the end of the file. True when a ',' follows.
+/// Reads up to the ',' or ']' after the element, or to the end of the file. True when a ','
+/// follows.
 bool JsonRowReader::read_element(std::string& text) {
   const std::int64_t line = input_->line();
   std::int64_t depth = 0;
@@ -120,8 +128,8 @@ bool JsonRowReader::read_element(std::string& text) {
       --depth;
     }
     if (text.size() >= max_row_bytes_) {
-      fail(ErrorKind::data, "{}:{}: element {} is longer than {} (max_row_bytes)", name_, line, element_,
-           format_bytes(max_row_bytes_));
+      fail(ErrorKind::data, "{}:{}: element {} is longer than {} (max_row_bytes)", name_, line,
+           element_, format_bytes(max_row_bytes_));
     }
     text.push_back(static_cast<char>(input_->get()));
   }
@@ -135,8 +143,10 @@ JsonRow JsonRowReader::parse(const std::string& text, std::int64_t line, std::in
     const auto at = text.begin() + static_cast<std::ptrdiff_t>(offset);
     const std::int64_t lines = std::count(text.begin(), at, '\n');
     const std::size_t begin = offset == 0 ? std::string::npos : text.rfind('\n', offset - 1);
-    const auto column = static_cast<std::int64_t>(begin == std::string::npos ? offset : offset - begin - 1);
-    fail(ErrorKind::data, "{}:{}:{}: {}{}", name_, line + lines, column + (lines == 0 ? first_column : 1),
+    const auto column =
+        static_cast<std::int64_t>(begin == std::string::npos ? offset : offset - begin - 1);
+    fail(ErrorKind::data, "{}:{}:{}: {}{}", name_, line + lines,
+         column + (lines == 0 ? first_column : 1),
          element == 0 ? "" : fmt::format("element {}: ", element), what);
   };
   if (const std::size_t nul = text.find('\0'); nul != std::string::npos) {
@@ -148,7 +158,8 @@ JsonRow JsonRowReader::parse(const std::string& text, std::int64_t line, std::in
   }
   JsonRow row{line, element, nullptr};
   JsonBuilder builder(row.value);
-  if (!nlohmann::ordered_json::sax_parse(text, &builder)) refuse(builder.offset(), builder.problem());
+  if (!nlohmann::ordered_json::sax_parse(text, &builder))
+    refuse(builder.offset(), builder.problem());
   return row;
 }
 

@@ -43,8 +43,9 @@ T field(const json& config, const fs::path& path, const char* key, const T& fall
   return found->get<T>();
 }
 
-/// PEFT repeats PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA when it loads an adapter, and takes the initial update off the
-/// base weight; the tensors alone then mean something else. The words below leave the base as it is.
+/// PEFT repeats PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA when it loads an adapter, and takes the
+/// initial update off the base weight; the tensors alone then mean something else. The words below
+/// leave the base as it is.
 void check_init(const json& config, const fs::path& path) {
   const auto init = config.find("init_lora_weights");
   if (init == config.end() || !init->is_string()) return;
@@ -52,7 +53,8 @@ void check_init(const json& config, const fs::path& path) {
     if (*init == word) return;
   }
   fail(ErrorKind::model,
-       "{}: 'init_lora_weights' is {}, which changes the base weights; expected true, false, gaussian, eva or "
+       "{}: 'init_lora_weights' is {}, which changes the base weights; expected true, false, "
+       "gaussian, eva or "
        "orthogonal. Save the adapter with PEFT's path_initial_model_for_weight_conversion",
        path.string(), init->dump());
 }
@@ -62,11 +64,12 @@ PeftLoraConfig parse_config(const fs::path& path) {
   if (!config.is_object()) fail(ErrorKind::model, "{}: expected a JSON object", path.string());
   const auto type = field<std::string>(config, path, "peft_type", "");
   if (type != "LORA") {
-    fail(ErrorKind::model, "{}: 'peft_type' is \"{}\"; this version reads LORA", path.string(), type);
+    fail(ErrorKind::model, "{}: 'peft_type' is \"{}\"; this version reads LORA", path.string(),
+         type);
   }
   for (const char* key : {"use_dora", "bias", "modules_to_save", "rank_pattern", "alpha_pattern",
-                          "layer_replication", "target_parameters",
-                          "trainable_token_indices", "lora_bias", "use_qalora", "alora_invocation_tokens"}) {
+                          "layer_replication", "target_parameters", "trainable_token_indices",
+                          "lora_bias", "use_qalora", "alora_invocation_tokens"}) {
     if (!unused(config, key)) {
       fail(ErrorKind::model, "{}: '{}' is {}; this version does not compute it", path.string(), key,
            config.at(key).dump());
@@ -80,7 +83,8 @@ PeftLoraConfig parse_config(const fs::path& path) {
   result.lora_dropout = field<double>(config, path, "lora_dropout", 0.0);
   result.use_rslora = field<bool>(config, path, "use_rslora", false);
   result.fan_in_fan_out = field<bool>(config, path, "fan_in_fan_out", false);
-  if (result.r < 1) fail(ErrorKind::model, "{}: 'r' is {}; expected at least 1", path.string(), result.r);
+  if (result.r < 1)
+    fail(ErrorKind::model, "{}: 'r' is {}; expected at least 1", path.string(), result.r);
   return result;
 }
 
@@ -88,8 +92,8 @@ void check_pairs(const fs::path& path, const PeftAdapter& adapter) {
   std::vector<std::string> problems;
   for (const auto& [module, pair] : adapter.modules) {
     if (!pair.a.defined() || !pair.b.defined()) {
-      problems.push_back(fmt::format("{}: '{}' has only lora_{}; expected A and B", path.string(), module,
-                                     pair.a.defined() ? "A" : "B"));
+      problems.push_back(fmt::format("{}: '{}' has only lora_{}; expected A and B", path.string(),
+                                     module, pair.a.defined() ? "A" : "B"));
     } else if (pair.a.dim() != 2 || pair.b.dim() != 2 || pair.a.size(0) != adapter.config.r ||
                pair.b.size(1) != adapter.config.r) {
       problems.push_back(fmt::format("{}: '{}' has A {} and B {}; adapter_config.json says rank {}",

@@ -42,9 +42,10 @@ at::ScalarType parse_dtype(const fs::path& path, const std::string& tensor,
   for (const auto& [spelling, dtype] : kDtypes) {
     if (name == spelling) return dtype;
   }
-  fail_file(path, fmt::format("tensor '{}' has type \"{}\"; this version reads F64, F32, F16, BF16, "
-                              "I64, I32, I16, I8, U8 and BOOL",
-                              tensor, name));
+  fail_file(path,
+            fmt::format("tensor '{}' has type \"{}\"; this version reads F64, F32, F16, BF16, "
+                        "I64, I32, I16, I8, U8 and BOOL",
+                        tensor, name));
 }
 
 /// Bytes of a tensor, or nothing when the product does not fit 63 bits.
@@ -72,15 +73,16 @@ TensorInfo parse_entry(const fs::path& path, const std::string& name, const json
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
-    fail_file(path, fmt::format("the header's entry for tensor '{}' is not valid ({}); the file is damaged",
-                                name, error.what()));
+    fail_file(path, fmt::format(
+                        "the header's entry for tensor '{}' is not valid ({}); the file is damaged",
+                        name, error.what()));
   }
   std::uint64_t expected = 0;
   if (!checked_bytes(info.shape, c10::elementSize(info.dtype), expected) ||
       expected != info.bytes()) {
-    fail_file(path, fmt::format("tensor '{}' {} {} does not fill its {} bytes; the file is damaged", name,
-                                safetensors_dtype(info.dtype), format_shape(info.shape),
-                                info.bytes()));
+    fail_file(path,
+              fmt::format("tensor '{}' {} {} does not fill its {} bytes; the file is damaged", name,
+                          safetensors_dtype(info.dtype), format_shape(info.shape), info.bytes()));
   }
   return info;
 }
@@ -108,7 +110,9 @@ void SafetensorsFile::parse_header() {
   const auto bytes = file_->bytes();
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   if (text.starts_with("version https://git-lfs")) {
-    fail_file(path, "is a Git LFS pointer, not the weights; run 'git lfs pull' in the model's repository");
+    fail_file(
+        path,
+        "is a Git LFS pointer, not the weights; run 'git lfs pull' in the model's repository");
   }
   if (bytes.size() < kLengthBytes) {
     fail_file(path, fmt::format("has only {} bytes; not a safetensors file", bytes.size()));
@@ -116,9 +120,10 @@ void SafetensorsFile::parse_header() {
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes.data(), kLengthBytes);
   if (header_bytes > kMaxHeaderBytes || header_bytes > bytes.size() - kLengthBytes) {
-    fail_file(path, fmt::format("its header claims {} bytes, the file has {}; it is truncated or not a "
-                                "safetensors file",
-                                header_bytes, bytes.size()));
+    fail_file(path,
+              fmt::format("its header claims {} bytes, the file has {}; it is truncated or not a "
+                          "safetensors file",
+                          header_bytes, bytes.size()));
   }
   data_offset_ = kLengthBytes + header_bytes;
   const json header = json::parse(text.substr(kLengthBytes, header_bytes), nullptr, false);
@@ -144,17 +149,18 @@ void SafetensorsFile::check_coverage(std::uint64_t data_bytes) const {
   std::uint64_t position = 0;
   for (const TensorInfo* info : order) {
     if (info->begin != position) {
-      fail_file(file_->path(), fmt::format("tensor '{}' starts at byte {} of the data where {} was expected; "
-                                           "tensors overlap or leave a hole, the file is damaged",
-                                           info->name, info->begin, position));
+      fail_file(file_->path(),
+                fmt::format("tensor '{}' starts at byte {} of the data where {} was expected; "
+                            "tensors overlap or leave a hole, the file is damaged",
+                            info->name, info->begin, position));
     }
     position = info->end;
   }
   if (position != data_bytes) {
-    fail_file(file_->path(), fmt::format("the header describes {} bytes of data, the file holds {}; it is "
-                                         "{}",
-                                         position, data_bytes,
-                                         position > data_bytes ? "truncated" : "damaged"));
+    fail_file(file_->path(),
+              fmt::format("the header describes {} bytes of data, the file holds {}; it is "
+                          "{}",
+                          position, data_bytes, position > data_bytes ? "truncated" : "damaged"));
   }
 }
 
@@ -170,8 +176,9 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
     std::memcpy(copy.data_ptr(), data, info.bytes());
     return copy;
   }
-  return at::from_blob(const_cast<std::byte*>(data), info.shape,
-                       [keep = file_](void*) mutable { keep.reset(); }, options);
+  return at::from_blob(
+      const_cast<std::byte*>(data), info.shape, [keep = file_](void*) mutable { keep.reset(); },
+      options);
 }
 
 void write_safetensors(const fs::path& path, const std::vector<TensorPlan>& plan,

@@ -19,7 +19,8 @@ constexpr const char* kIndexFile = "model.safetensors.index.json";
       fs::exists(folder / "pytorch_model.bin.index.json")) {
     fail(ErrorKind::model,
          "{}: holds pytorch_model.bin only; this program reads safetensors. Convert it once with:\n"
-         "  python3 -c \"import sys, transformers as t; t.AutoModelForCausalLM.from_pretrained(sys.argv[1])"
+         "  python3 -c \"import sys, transformers as t; "
+         "t.AutoModelForCausalLM.from_pretrained(sys.argv[1])"
          ".save_pretrained(sys.argv[2])\" {} {}-safetensors",
          folder.string(), folder.string(), folder.string());
   }
@@ -35,7 +36,8 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
   }
   std::map<std::string, std::string> shard_of;
   for (const auto& [tensor, file] : index["weight_map"].items()) {
-    if (!file.is_string() || fs::path(file.get<std::string>()).filename() != file.get<std::string>() ||
+    if (!file.is_string() ||
+        fs::path(file.get<std::string>()).filename() != file.get<std::string>() ||
         file.get<std::string>().empty() || file.get<std::string>() == "..") {
       fail(ErrorKind::model, "{}: the shard of '{}' is {}; expected a file name in the same folder",
            path.string(), tensor, file.dump());

@@ -16,7 +16,8 @@ namespace {
 /// Sequences that are decoded together. Finished ones leave, so their slots cost nothing.
 class Decoder {
  public:
-  Decoder(const CausalLM& model, const GenerateOptions& options, const std::vector<std::vector<std::int32_t>>& prompts)
+  Decoder(const CausalLM& model, const GenerateOptions& options,
+          const std::vector<std::vector<std::int32_t>>& prompts)
       : model_(model), options_(options), prompts_(prompts), results_(prompts.size()) {
     cache_.layers.resize(model.layers.size());
   }
@@ -47,7 +48,9 @@ class Decoder {
       const std::int64_t limit = model_.config.longest_sequence();
       FT_CHECK(length > 0, "empty prompt {}", i);
       if (length >= limit) {
-        fail(ErrorKind::data, "a prompt of {} tokens leaves no room for an answer; this model reads {} in all", length, limit);
+        fail(ErrorKind::data,
+             "a prompt of {} tokens leaves no room for an answer; this model reads {} in all",
+             length, limit);
       }
       ids.insert(ids.end(), prompts_[i].begin(), prompts_[i].end());
       starts.push_back(static_cast<std::int64_t>(ids.size()));
@@ -64,8 +67,10 @@ class Decoder {
   void step() {
     std::vector<std::int64_t> ids, starts = {0};
     for (std::size_t s = 0; s < active_.size(); ++s) {
-      if (model_.config.angles_change_at(cache_.lengths[s] + 1)) {  // the whole text again, as transformers does
-        const std::vector<std::int32_t>&prompt = prompts_[active_[s].index], &answer = results_[active_[s].index].ids;
+      if (model_.config.angles_change_at(cache_.lengths[s] +
+                                         1)) {  // the whole text again, as transformers does
+        const std::vector<std::int32_t>&prompt = prompts_[active_[s].index],
+              &answer = results_[active_[s].index].ids;
         ids.insert(ids.end(), prompt.begin(), prompt.end());
         ids.insert(ids.end(), answer.begin(), answer.end());
         cache_.lengths[s] = 0;
@@ -140,7 +145,8 @@ class Decoder {
 
 }  // namespace
 
-std::vector<Generation> generate(const CausalLM& model, const std::vector<std::vector<std::int32_t>>& prompts,
+std::vector<Generation> generate(const CausalLM& model,
+                                 const std::vector<std::vector<std::int32_t>>& prompts,
                                  const GenerateOptions& options) {
   const at::NoGradGuard no_grad;
   return Decoder(model, options, prompts).run();

@@ -76,16 +76,17 @@ struct MacroDefinition {
 
 struct Statement {
   enum class Kind {
-    data,        ///< text
-    print,       ///< expressions
-    branch,      ///< expressions[i] chooses blocks[i]; one more block: else
-    loop,        ///< target in expressions[0] if expressions[1] (may be null); blocks: body, else (may be absent)
-    set,         ///< target = expressions[0]
-    set_block,   ///< target = block 0 through expressions[0] (may be null)
+    data,    ///< text
+    print,   ///< expressions
+    branch,  ///< expressions[i] chooses blocks[i]; one more block: else
+    loop,  ///< target in expressions[0] if expressions[1] (may be null); blocks: body, else (may be
+           ///< absent)
+    set,   ///< target = expressions[0]
+    set_block,  ///< target = block 0 through expressions[0] (may be null)
     macro,
     call_block,  ///< expressions[0] is the call; macro is the caller
     filter_block,
-    with,        ///< targets[i] = expressions[i] in block 0
+    with,  ///< targets[i] = expressions[i] in block 0
     generation,
     break_loop,
     continue_loop,

@@ -11,13 +11,17 @@ namespace finetune::jinja {
 
 namespace {
 
-/// Methods that would change a list or a dictionary; the sandbox of chat templates has none of them.
-constexpr std::array<std::string_view, 12> kChanging = {"append", "clear",   "extend", "insert", "pop",        "popitem",
-                                                        "remove", "reverse", "sort",   "update", "setdefault", "add"};
+/// Methods that would change a list or a dictionary; the sandbox of chat templates has none of
+/// them.
+constexpr std::array<std::string_view, 12> kChanging = {
+    "append", "clear",   "extend", "insert", "pop",        "popitem",
+    "remove", "reverse", "sort",   "update", "setdefault", "add"};
 
 bool is_changing(const Value& value, std::string_view name) {
-  static constexpr std::array<std::string_view, 5> dict_names = {"clear", "pop", "popitem", "update", "setdefault"};
-  if (value.is(Kind::dict)) return std::find(dict_names.begin(), dict_names.end(), name) != dict_names.end();
+  static constexpr std::array<std::string_view, 5> dict_names = {"clear", "pop", "popitem",
+                                                                 "update", "setdefault"};
+  if (value.is(Kind::dict))
+    return std::find(dict_names.begin(), dict_names.end(), name) != dict_names.end();
   if (!value.is(Kind::list)) return false;
   return name != "update" && name != "setdefault" && name != "popitem" && name != "add" &&
          std::find(kChanging.begin(), kChanging.end(), name) != kChanging.end();
@@ -25,12 +29,17 @@ bool is_changing(const Value& value, std::string_view name) {
 
 Function find_method(const Value& value, std::string_view name) {
   switch (value.kind) {
-    case Kind::text: return find_text_method(name);
-    case Kind::dict: return find_dict_method(name);
-    case Kind::list: return find_list_method(name, false);
+    case Kind::text:
+      return find_text_method(name);
+    case Kind::dict:
+      return find_dict_method(name);
+    case Kind::list:
+      return find_list_method(name, false);
     case Kind::tuple:
-    case Kind::range: return find_list_method(name, true);
-    default: return nullptr;
+    case Kind::range:
+      return find_list_method(name, true);
+    default:
+      return nullptr;
   }
 }
 
@@ -40,20 +49,25 @@ Value missing(const Heap& heap, const Value& value, std::string_view name) {
 }
 
 /// A method, or an attribute of an instance; nothing where there is none.
-std::optional<Value> own_attribute(Interpreter& interpreter, const Value& value, std::string_view name) {
+std::optional<Value> own_attribute(Interpreter& interpreter, const Value& value,
+                                   std::string_view name) {
   if (value.is(Kind::instance)) return instance_of(value).attribute(interpreter, name);
   if (is_changing(value, name)) {
-    return interpreter.heap().undefined("'" + std::string(name) + "' would change a '" + type_name(value) +
-                                        "', which templates may not do");
+    return interpreter.heap().undefined("'" + std::string(name) + "' would change a '" +
+                                        type_name(value) + "', which templates may not do");
   }
-  if (value.is(Kind::tuple) && list_of(value).label == kGroupLabel && (name == "grouper" || name == "list")) {
+  if (value.is(Kind::tuple) && list_of(value).label == kGroupLabel &&
+      (name == "grouper" || name == "list")) {
     return items_of(value)[name == "list" ? 1 : 0];
   }
   const Function method = find_method(value, name);
   if (method == nullptr) return std::nullopt;
   return make_callable(
       interpreter, std::string(name),
-      [method, value](Interpreter& in, const Arguments& arguments) { return method(in, value, arguments); }, value.depth());
+      [method, value](Interpreter& in, const Arguments& arguments) {
+        return method(in, value, arguments);
+      },
+      value.depth());
 }
 
 std::optional<Value> element(const Heap& heap, const Value& value, std::int64_t index) {
@@ -64,7 +78,8 @@ std::optional<Value> element(const Heap& heap, const Value& value, std::int64_t 
     const auto count = static_cast<std::int64_t>(offsets.size()) - 1;
     if (index < 0) index += count;
     if (index < 0 || index >= count) return std::nullopt;
-    return slice(heap, value, offsets[static_cast<std::size_t>(index)], offsets[static_cast<std::size_t>(index) + 1]);
+    return slice(heap, value, offsets[static_cast<std::size_t>(index)],
+                 offsets[static_cast<std::size_t>(index) + 1]);
   }
   const auto& items = items_of(value);
   if (index < 0) index += static_cast<std::int64_t>(items.size());
@@ -77,7 +92,9 @@ struct CallableObject : Instance {
   std::string name;
   Callable function;
 
-  Value call(Interpreter& interpreter, const Arguments& arguments) override { return function(interpreter, arguments); }
+  Value call(Interpreter& interpreter, const Arguments& arguments) override {
+    return function(interpreter, arguments);
+  }
   bool callable() const override { return true; }
   std::string type_name() const override { return "function"; }
   std::string print() const override { return "<function " + name + ">"; }
@@ -85,7 +102,8 @@ struct CallableObject : Instance {
 
 }  // namespace
 
-Value make_callable(Interpreter& interpreter, std::string name, Callable callable, std::int32_t depth) {
+Value make_callable(Interpreter& interpreter, std::string name, Callable callable,
+                    std::int32_t depth) {
   auto object = std::make_shared<CallableObject>();
   object->name = std::move(name);
   object->function = std::move(callable);
@@ -103,7 +121,8 @@ Value Interpreter::attribute(const Value& value, std::string_view name) {
 
 Value Interpreter::item(const Value& value, const Value& key) {
   require_defined(value);
-  const bool indexed = value.is(Kind::text) || value.is(Kind::list) || value.is(Kind::tuple) || value.is(Kind::range);
+  const bool indexed = value.is(Kind::text) || value.is(Kind::list) || value.is(Kind::tuple) ||
+                       value.is(Kind::range);
   if (value.is(Kind::dict)) {
     if (const Value* member = dict_of(value).find(key)) return *member;
   } else if (indexed && key.is_whole()) {
@@ -122,7 +141,8 @@ Value Interpreter::item(const Value& value, const Value& key) {
 std::vector<Value> Interpreter::iterate(const Value& value) {
   std::vector<Value> items;
   switch (value.kind) {
-    case Kind::undefined: return items;
+    case Kind::undefined:
+      return items;
     case Kind::text: {
       const std::string& bytes = bytes_of(value);
       budget_.step(static_cast<std::int64_t>(bytes.size()));
@@ -139,15 +159,19 @@ std::vector<Value> Interpreter::iterate(const Value& value) {
       break;
     case Kind::generator: {
       ListObject& list = list_of(value);
-      items.assign(list.items.begin() + static_cast<std::ptrdiff_t>(list.position), list.items.end());
+      items.assign(list.items.begin() + static_cast<std::ptrdiff_t>(list.position),
+                   list.items.end());
       list.position = list.items.size();
       break;
     }
     case Kind::list:
     case Kind::tuple:
     case Kind::range:
-    case Kind::view: items = items_of(value); break;
-    default: fail(ErrorKind::data, "'{}' object is not iterable", type_name(value));
+    case Kind::view:
+      items = items_of(value);
+      break;
+    default:
+      fail(ErrorKind::data, "'{}' object is not iterable", type_name(value));
   }
   budget_.work(items.size() * sizeof(Value));
   return items;
@@ -160,8 +184,10 @@ Value Interpreter::lookup(const Value& value, const Value& path) {
   while (true) {
     const std::size_t dot = rest.find('.');
     const std::string_view name = rest.substr(0, dot);
-    const bool number = !name.empty() && name.size() < 10 && name.find_first_not_of("0123456789") == name.npos;
-    found = item(found, number ? Value::of_int(std::stoll(std::string(name))) : heap_.text(std::string(name)));
+    const bool number =
+        !name.empty() && name.size() < 10 && name.find_first_not_of("0123456789") == name.npos;
+    found = item(found, number ? Value::of_int(std::stoll(std::string(name)))
+                               : heap_.text(std::string(name)));
     if (dot == rest.npos) return found;
     rest.remove_prefix(dot + 1);
   }

@@ -22,7 +22,8 @@ struct Macro : Instance {
     if (name == "caller") return Value::of_bool(definition->uses_caller);
     if (name != "arguments") return std::nullopt;
     std::vector<Value> names;
-    for (const std::string& parameter : definition->parameters) names.push_back(heap.text(parameter));
+    for (const std::string& parameter : definition->parameters)
+      names.push_back(heap.text(parameter));
     return heap.tuple(std::move(names));
   }
   Value call(Interpreter& interpreter, const Arguments& arguments) override {
@@ -71,7 +72,8 @@ std::string Namespace::print() const {
 
 void Namespace::set(std::string_view name, Value value) {
   if (name.starts_with('_')) {
-    fail(ErrorKind::data, "a namespace cannot hold '{}': names that begin with an underscore are not allowed", name);
+    fail(ErrorKind::data,
+         "a namespace cannot hold '{}': names that begin with an underscore are not allowed", name);
   }
   for (auto& [key, old] : members) {
     if (key == name) {
@@ -88,8 +90,10 @@ Value Interpreter::make_namespace(const Arguments& arguments) {
   Namespace& created = *namespaces_.back();
   created.printing = &printing_;
   for (const Value& source : arguments.positional) {
-    if (!source.is(Kind::dict)) fail(ErrorKind::data, "namespace() takes a dictionary and named values");
-    for (const auto& [key, value] : dict_of(source).entries) created.set(require_text(key, "a name").bytes, value);
+    if (!source.is(Kind::dict))
+      fail(ErrorKind::data, "namespace() takes a dictionary and named values");
+    for (const auto& [key, value] : dict_of(source).entries)
+      created.set(require_text(key, "a name").bytes, value);
   }
   for (const auto& [name, value] : arguments.named) created.set(name, value);
   return unowned(created);
@@ -120,16 +124,28 @@ Interpreter::Flow Interpreter::run_scoped(const Block& block, const std::shared_
 Interpreter::Flow Interpreter::run_statement(const Statement& statement) {
   using StatementKind = Statement::Kind;
   switch (statement.kind) {
-    case StatementKind::data: emit(text_of(statement.text)); break;
+    case StatementKind::data:
+      emit(text_of(statement.text));
+      break;
     case StatementKind::print:
       for (const ExpressionPtr& node : statement.expressions) emit(text_of(text(evaluate(*node))));
       break;
-    case StatementKind::branch: return run_branch(statement);
-    case StatementKind::loop: return run_loop(statement);
-    case StatementKind::set: assign(statement.targets.front(), evaluate(*statement.expressions.front())); break;
-    case StatementKind::set_block: run_set_block(statement); break;
-    case StatementKind::macro: define_macro(*statement.macro); break;
-    case StatementKind::call_block: run_call_block(statement); break;
+    case StatementKind::branch:
+      return run_branch(statement);
+    case StatementKind::loop:
+      return run_loop(statement);
+    case StatementKind::set:
+      assign(statement.targets.front(), evaluate(*statement.expressions.front()));
+      break;
+    case StatementKind::set_block:
+      run_set_block(statement);
+      break;
+    case StatementKind::macro:
+      define_macro(*statement.macro);
+      break;
+    case StatementKind::call_block:
+      run_call_block(statement);
+      break;
     case StatementKind::filter_block: {
       const Value captured = capture(*statement.blocks.front(), new_scope(scope_));
       const Value* outer = std::exchange(block_text_, &captured);
@@ -137,10 +153,16 @@ Interpreter::Flow Interpreter::run_statement(const Statement& statement) {
       block_text_ = outer;
       break;
     }
-    case StatementKind::with: run_with(statement); break;
-    case StatementKind::generation: run_generation(statement); break;
-    case StatementKind::break_loop: return Flow::broken;
-    case StatementKind::continue_loop: return Flow::continued;
+    case StatementKind::with:
+      run_with(statement);
+      break;
+    case StatementKind::generation:
+      run_generation(statement);
+      break;
+    case StatementKind::break_loop:
+      return Flow::broken;
+    case StatementKind::continue_loop:
+      return Flow::continued;
   }
   return Flow::normal;
 }
@@ -149,7 +171,9 @@ Interpreter::Flow Interpreter::run_branch(const Statement& statement) {
   for (std::size_t i = 0; i < statement.expressions.size(); ++i) {
     if (is_true(evaluate(*statement.expressions[i]))) return run_block(*statement.blocks[i]);
   }
-  return statement.blocks.size() > statement.expressions.size() ? run_block(*statement.blocks.back()) : Flow::normal;
+  return statement.blocks.size() > statement.expressions.size()
+             ? run_block(*statement.blocks.back())
+             : Flow::normal;
 }
 
 Interpreter::Flow Interpreter::run_loop(const Statement& statement) {
@@ -188,7 +212,8 @@ Interpreter::Flow Interpreter::run_loop(const Statement& statement) {
   loop->finish();
   turn_ = outer_turn;
   scope_ = outer;
-  if (!any && statement.blocks.size() > 1) return run_scoped(*statement.blocks[1], new_scope(outer));
+  if (!any && statement.blocks.size() > 1)
+    return run_scoped(*statement.blocks[1], new_scope(outer));
   return Flow::normal;
 }
 
@@ -256,7 +281,8 @@ void Interpreter::assign(const Target& target, const Value& value) {
     const std::vector<Value> values = iterate(value);
     if (values.size() != target.parts.size()) {
       fail(ErrorKind::data, "{} values to unpack (expected {}, got {})",
-           values.size() < target.parts.size() ? "not enough" : "too many", target.parts.size(), values.size());
+           values.size() < target.parts.size() ? "not enough" : "too many", target.parts.size(),
+           values.size());
     }
     for (std::size_t i = 0; i < values.size(); ++i) assign(target.parts[i], values[i]);
     return;

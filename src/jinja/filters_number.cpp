@@ -20,7 +20,8 @@ std::string number_text(const std::string& bytes) {
   const std::string trimmed = bytes.substr(begin, trim_space(bytes, begin, bytes.size()) - begin);
   std::string text;
   for (std::size_t i = 0; i < trimmed.size(); ++i) {
-    const bool between = i > 0 && i + 1 < trimmed.size() && std::isalnum(static_cast<unsigned char>(trimmed[i - 1])) != 0 &&
+    const bool between = i > 0 && i + 1 < trimmed.size() &&
+                         std::isalnum(static_cast<unsigned char>(trimmed[i - 1])) != 0 &&
                          std::isalnum(static_cast<unsigned char>(trimmed[i + 1])) != 0;
     if (trimmed[i] != '_' || !between) text += trimmed[i];
   }
@@ -52,7 +53,8 @@ std::optional<std::int64_t> parse_int(const std::string& bytes, std::int64_t bas
   if (base == 0) base = 10;
   if (base < 2 || base > 36 || text.empty() || text[0] == '-') return std::nullopt;
   std::int64_t number = 0;
-  const auto done = std::from_chars(text.data(), text.data() + text.size(), number, static_cast<int>(base));
+  const auto done =
+      std::from_chars(text.data(), text.data() + text.size(), number, static_cast<int>(base));
   if (done.ec != std::errc() || done.ptr != text.data() + text.size()) return std::nullopt;
   return negative ? -number : number;
 }
@@ -99,7 +101,8 @@ Value filter_abs(In, Self self, Args arguments) {
 /// Python's round(): the decimal nearest to the exact value of the float, ties to even.
 double round_decimal(double number, std::int64_t precision) {
   if (!std::isfinite(number) || precision > 22) return number;
-  if (precision >= 0) return std::strtod(fmt::format("{:.{}f}", number, precision).c_str(), nullptr);
+  if (precision >= 0)
+    return std::strtod(fmt::format("{:.{}f}", number, precision).c_str(), nullptr);
   const double scale = std::pow(10.0, static_cast<double>(std::min<std::int64_t>(-precision, 308)));
   return std::nearbyint(number / scale) * scale;
 }
@@ -112,11 +115,13 @@ Value filter_round(In, Self self, Args arguments) {
   if (method != "common" && method != "ceil" && method != "floor") {
     fail(ErrorKind::data, "method must be common, ceil or floor");
   }
-  if (!self.is_number()) fail(ErrorKind::data, "type {} doesn't define __round__ method", type_name(self));
+  if (!self.is_number())
+    fail(ErrorKind::data, "type {} doesn't define __round__ method", type_name(self));
   if (method == "common") {
     if (self.is(Kind::floating)) return Value::of_float(round_decimal(self.floating, precision));
-    return precision >= 0 ? Value::of_int(self.whole())
-                          : Value::of_int(static_cast<std::int64_t>(round_decimal(self.number(), precision)));
+    return precision >= 0
+               ? Value::of_int(self.whole())
+               : Value::of_int(static_cast<std::int64_t>(round_decimal(self.number(), precision)));
   }
   const double scale = std::pow(10.0, static_cast<double>(precision));
   const double scaled = self.number() * scale;
@@ -128,25 +133,30 @@ Value filter_filesizeformat(In in, Self self, Args arguments) {
   const Value number = filter_float(in, self, {});
   const double base = bound.flag(0, false) ? 1024 : 1000;
   static constexpr std::string_view decimal[] = {"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"};
-  static constexpr std::string_view binary[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"};
+  static constexpr std::string_view binary[] = {"KiB", "MiB", "GiB", "TiB",
+                                                "PiB", "EiB", "ZiB", "YiB"};
   const double bytes = number.floating;
   if (bytes == 1) return in.heap().text("1 Byte");
-  if (bytes < base) return in.heap().text(fmt::format("{} Bytes", static_cast<std::int64_t>(bytes)));
+  if (bytes < base)
+    return in.heap().text(fmt::format("{} Bytes", static_cast<std::int64_t>(bytes)));
   double unit = base;
   std::size_t i = 0;
   while (i < 7 && bytes >= unit * base) {
     unit *= base;
     ++i;
   }
-  return in.heap().text(fmt::format("{:.1f} {}", bytes / unit, base == 1024 ? binary[i] : decimal[i]));
+  return in.heap().text(
+      fmt::format("{:.1f} {}", bytes / unit, base == 1024 ? binary[i] : decimal[i]));
 }
 
 }  // namespace
 
 Function find_number_filter(std::string_view name) {
   static const std::unordered_map<std::string_view, Function> filters = {
-      {"int", filter_int},     {"float", filter_float},
-      {"abs", filter_abs},     {"round", filter_round},
+      {"int", filter_int},
+      {"float", filter_float},
+      {"abs", filter_abs},
+      {"round", filter_round},
       {"filesizeformat", filter_filesizeformat},
   };
   const auto found = filters.find(name);

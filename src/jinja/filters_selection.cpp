@@ -13,12 +13,15 @@ using Self = const Value&;
 using Args = const Arguments&;
 
 /// The items to choose from; anything that is false has none, also where it cannot be iterated.
-std::vector<Value> items_to_choose(In in, Self self) { return is_true(self) ? in.iterate(self) : std::vector<Value>(); }
+std::vector<Value> items_to_choose(In in, Self self) {
+  return is_true(self) ? in.iterate(self) : std::vector<Value>();
+}
 
 /// The arguments from the `first` positional one on.
 Arguments rest_of(Args arguments, std::size_t first) {
   Arguments rest;
-  rest.positional.assign(arguments.positional.begin() + static_cast<std::ptrdiff_t>(std::min(first, arguments.positional.size())),
+  rest.positional.assign(arguments.positional.begin() + static_cast<std::ptrdiff_t>(std::min(
+                                                            first, arguments.positional.size())),
                          arguments.positional.end());
   rest.named = arguments.named;
   return rest;
@@ -30,10 +33,12 @@ Value filter_map(In in, Self self, Args arguments) {
   const Value* attribute = arguments.find_named("attribute");
   if (arguments.positional.empty() && attribute != nullptr) {
     const Value* otherwise = arguments.find_named("default");
-    if (arguments.named.size() > (otherwise != nullptr ? 2U : 1U)) fail(ErrorKind::data, "map() got an unexpected argument");
+    if (arguments.named.size() > (otherwise != nullptr ? 2U : 1U))
+      fail(ErrorKind::data, "map() got an unexpected argument");
     for (const Value& item : items) {
       Value found = in.lookup(item, *attribute);
-      mapped.push_back(found.is(Kind::undefined) && otherwise != nullptr ? *otherwise : std::move(found));
+      mapped.push_back(found.is(Kind::undefined) && otherwise != nullptr ? *otherwise
+                                                                         : std::move(found));
     }
     return in.heap().generator(std::move(mapped));
   }
@@ -44,12 +49,15 @@ Value filter_map(In in, Self self, Args arguments) {
   return in.heap().generator(std::move(mapped));
 }
 
-/// Keeps the items whose value, or whose attribute, passes the test (or is true without one) as `wanted` says.
+/// Keeps the items whose value, or whose attribute, passes the test (or is true without one) as
+/// `wanted` says.
 Value choose(In in, Self self, Args arguments, bool by_attribute, bool wanted) {
   const std::size_t test_at = by_attribute ? 1 : 0;
-  if (by_attribute && arguments.positional.empty()) fail(ErrorKind::data, "Missing parameter for attribute name");
+  if (by_attribute && arguments.positional.empty())
+    fail(ErrorKind::data, "Missing parameter for attribute name");
   std::string test;
-  if (arguments.positional.size() > test_at) test = require_text(arguments.positional[test_at], "the name of a test").bytes;
+  if (arguments.positional.size() > test_at)
+    test = require_text(arguments.positional[test_at], "the name of a test").bytes;
   const Arguments rest = rest_of(arguments, test_at + 1);
   std::vector<Value> kept;
   for (const Value& item : items_to_choose(in, self)) {
@@ -60,10 +68,18 @@ Value choose(In in, Self self, Args arguments, bool by_attribute, bool wanted) {
   return in.heap().generator(std::move(kept));
 }
 
-Value filter_select(In in, Self self, Args arguments) { return choose(in, self, arguments, false, true); }
-Value filter_reject(In in, Self self, Args arguments) { return choose(in, self, arguments, false, false); }
-Value filter_selectattr(In in, Self self, Args arguments) { return choose(in, self, arguments, true, true); }
-Value filter_rejectattr(In in, Self self, Args arguments) { return choose(in, self, arguments, true, false); }
+Value filter_select(In in, Self self, Args arguments) {
+  return choose(in, self, arguments, false, true);
+}
+Value filter_reject(In in, Self self, Args arguments) {
+  return choose(in, self, arguments, false, false);
+}
+Value filter_selectattr(In in, Self self, Args arguments) {
+  return choose(in, self, arguments, true, true);
+}
+Value filter_rejectattr(In in, Self self, Args arguments) {
+  return choose(in, self, arguments, true, false);
+}
 
 /// A tuple whose parts also have the names grouper and list.
 Value filter_groupby(In in, Self self, Args arguments) {
@@ -89,8 +105,10 @@ Value filter_groupby(In in, Self self, Args arguments) {
   for (std::size_t begin = 0; begin < keyed.size();) {
     std::size_t end = begin;
     std::vector<Value> items;
-    while (end < keyed.size() && equal(keyed[begin].folded, keyed[end].folded)) items.push_back(keyed[end++].item);
-    groups.push_back(heap.list({keyed[begin].key, heap.list(std::move(items))}, Kind::tuple, kGroupLabel));
+    while (end < keyed.size() && equal(keyed[begin].folded, keyed[end].folded))
+      items.push_back(keyed[end++].item);
+    groups.push_back(
+        heap.list({keyed[begin].key, heap.list(std::move(items))}, Kind::tuple, kGroupLabel));
     begin = end;
   }
   return heap.list(std::move(groups));

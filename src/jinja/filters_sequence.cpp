@@ -16,16 +16,20 @@ using Args = const Arguments&;
 Value filter_length(In in, Self self, Args arguments) {
   const Bound bound(arguments, "length", {});
   switch (self.kind) {
-    case Kind::undefined: return Value::of_int(0);
+    case Kind::undefined:
+      return Value::of_int(0);
     case Kind::text:
       in.budget().work(bytes_of(self).size());
       return Value::of_int(static_cast<std::int64_t>(count_code_points(bytes_of(self))));
     case Kind::list:
     case Kind::tuple:
     case Kind::range:
-    case Kind::view: return Value::of_int(static_cast<std::int64_t>(items_of(self).size()));
-    case Kind::dict: return Value::of_int(static_cast<std::int64_t>(dict_of(self).entries.size()));
-    default: fail(ErrorKind::data, "object of type '{}' has no len()", type_name(self));
+    case Kind::view:
+      return Value::of_int(static_cast<std::int64_t>(items_of(self).size()));
+    case Kind::dict:
+      return Value::of_int(static_cast<std::int64_t>(dict_of(self).entries.size()));
+    default:
+      fail(ErrorKind::data, "object of type '{}' has no len()", type_name(self));
   }
 }
 
@@ -69,21 +73,29 @@ Value filter_join(In in, Self self, Args arguments) {
 /// Lower case for comparing without case.
 Value ignore_case(In in, const Value& value) {
   if (!value.is(Kind::text)) return value;
-  return map_code_points(in.heap(), value, [](char32_t c, std::string& out) { append_lower(out, c); });
+  return map_code_points(in.heap(), value,
+                         [](char32_t c, std::string& out) { append_lower(out, c); });
 }
 
-/// What the items are compared by: an attribute ("a.b", several separated by commas), without case unless asked for.
-std::vector<Value> keys_of(In in, const std::vector<Value>& items, const Value* attribute, bool case_sensitive, bool several) {
+/// What the items are compared by: an attribute ("a.b", several separated by commas), without case
+/// unless asked for.
+std::vector<Value> keys_of(In in, const std::vector<Value>& items, const Value* attribute,
+                           bool case_sensitive, bool several) {
   std::vector<Value> paths;
   if (attribute != nullptr && !attribute->is(Kind::none)) {
-    paths = several && attribute->is(Kind::text) ? split(in.heap(), *attribute, ",", -1) : std::vector{*attribute};
+    paths = several && attribute->is(Kind::text) ? split(in.heap(), *attribute, ",", -1)
+                                                 : std::vector{*attribute};
   }
   std::vector<Value> keys;
-  const auto fold = [&](const Value& value) { return case_sensitive ? value : ignore_case(in, value); };
+  const auto fold = [&](const Value& value) {
+    return case_sensitive ? value : ignore_case(in, value);
+  };
   for (const Value& item : items) {
     std::vector<Value> parts;
     for (const Value& path : paths) parts.push_back(fold(in.lookup(item, path)));
-    keys.push_back(paths.empty() ? fold(item) : parts.size() == 1 ? parts.front() : in.heap().list(std::move(parts)));
+    keys.push_back(paths.empty()       ? fold(item)
+                   : parts.size() == 1 ? parts.front()
+                                       : in.heap().list(std::move(parts)));
   }
   return keys;
 }
@@ -104,15 +116,18 @@ Value filter_sort(In in, Self self, Args arguments) {
   const std::vector<Value> items = in.iterate(self);
   const std::vector<Value> keys = keys_of(in, items, bound[2], bound.flag(1, false), true);
   std::vector<Value> sorted;
-  for (const std::size_t i : sorted_order(in, keys, bound.flag(0, false))) sorted.push_back(items[i]);
+  for (const std::size_t i : sorted_order(in, keys, bound.flag(0, false)))
+    sorted.push_back(items[i]);
   return in.heap().list(std::move(sorted));
 }
 
 Value filter_dictsort(In in, Self self, Args arguments) {
   const Bound bound(arguments, "dictsort", {"case_sensitive", "by", "reverse"});
-  if (!self.is(Kind::dict)) fail(ErrorKind::data, "'{}' object has no items to sort", type_name(self));
+  if (!self.is(Kind::dict))
+    fail(ErrorKind::data, "'{}' object has no items to sort", type_name(self));
   const std::string by = bound.text(1, "key");
-  if (by != "key" && by != "value") fail(ErrorKind::data, "You can only sort by either \"key\" or \"value\"");
+  if (by != "key" && by != "value")
+    fail(ErrorKind::data, "You can only sort by either \"key\" or \"value\"");
   std::vector<Value> subjects;
   const auto& entries = dict_of(self).entries;
   for (const auto& [key, value] : entries) subjects.push_back(by == "key" ? key : value);
@@ -129,7 +144,8 @@ Value filter_items(In in, Self self, Args arguments) {
   if (self.is(Kind::undefined)) return in.heap().generator({});
   if (!self.is(Kind::dict)) fail(ErrorKind::data, "Can only get item pairs from a mapping.");
   std::vector<Value> pairs;
-  for (const auto& [key, value] : dict_of(self).entries) pairs.push_back(in.heap().tuple({key, value}));
+  for (const auto& [key, value] : dict_of(self).entries)
+    pairs.push_back(in.heap().tuple({key, value}));
   return in.heap().generator(std::move(pairs));
 }
 
@@ -140,8 +156,11 @@ Value filter_unique(In in, Self self, Args arguments) {
   std::vector<Value> kept, seen;
   for (std::size_t i = 0; i < items.size(); ++i) {
     in.budget().step(static_cast<std::int64_t>(seen.size() / 4) + 1);
-    if (keys[i].is(Kind::list) || keys[i].is(Kind::dict)) fail(ErrorKind::data, "unhashable type: '{}'", type_name(keys[i]));
-    if (std::any_of(seen.begin(), seen.end(), [&](const Value& key) { return equal(key, keys[i]); })) continue;
+    if (keys[i].is(Kind::list) || keys[i].is(Kind::dict))
+      fail(ErrorKind::data, "unhashable type: '{}'", type_name(keys[i]));
+    if (std::any_of(seen.begin(), seen.end(),
+                    [&](const Value& key) { return equal(key, keys[i]); }))
+      continue;
     seen.push_back(keys[i]);
     kept.push_back(items[i]);
   }
@@ -165,7 +184,8 @@ Value extreme(In in, Self self, Args arguments, bool largest) {
   const std::vector<Value> keys = keys_of(in, items, bound[1], bound.flag(0, false), false);
   std::size_t best = 0;
   for (std::size_t i = 1; i < keys.size(); ++i) {
-    if (largest ? compare(keys[i], keys[best], ">") > 0 : compare(keys[i], keys[best]) < 0) best = i;
+    if (largest ? compare(keys[i], keys[best], ">") > 0 : compare(keys[i], keys[best]) < 0)
+      best = i;
   }
   return items[best];
 }
@@ -176,7 +196,8 @@ Value filter_max(In in, Self self, Args arguments) { return extreme(in, self, ar
 Value filter_sum(In in, Self self, Args arguments) {
   const Bound bound(arguments, "sum", {"attribute", "start"});
   Value sum = bound[1] != nullptr ? *bound[1] : Value::of_int(0);
-  if (sum.is(Kind::text)) fail(ErrorKind::data, "sum() can't sum strings [use ''.join(seq) instead]");
+  if (sum.is(Kind::text))
+    fail(ErrorKind::data, "sum() can't sum strings [use ''.join(seq) instead]");
   for (const Value& item : in.iterate(self)) {
     sum = apply_binary(in, "+", sum, bound.is_none(0) ? item : in.lookup(item, *bound[0]));
   }
@@ -189,11 +210,13 @@ Value filter_batch(In in, Self self, Args arguments) {
   if (size > 100'000) fail(ErrorKind::data, "batches of more than 100000 are not supported");
   std::vector<Value> batches, batch;
   for (const Value& item : in.iterate(self)) {
-    if (static_cast<std::int64_t>(batch.size()) == size) batches.push_back(in.heap().list(std::exchange(batch, {})));
+    if (static_cast<std::int64_t>(batch.size()) == size)
+      batches.push_back(in.heap().list(std::exchange(batch, {})));
     batch.push_back(item);
   }
   if (!batch.empty()) {
-    while (!bound.is_none(1) && static_cast<std::int64_t>(batch.size()) < size) batch.push_back(*bound[1]);
+    while (!bound.is_none(1) && static_cast<std::int64_t>(batch.size()) < size)
+      batch.push_back(*bound[1]);
     batches.push_back(in.heap().list(std::move(batch)));
   }
   return in.heap().generator(std::move(batches));
@@ -202,7 +225,8 @@ Value filter_batch(In in, Self self, Args arguments) {
 Value filter_slice(In in, Self self, Args arguments) {
   const Bound bound(arguments, "slice", {"slices", "fill_with"}, 1);
   const std::int64_t slices = bound.whole(0, 1);
-  if (slices < 1 || slices > 100'000) fail(ErrorKind::data, "slice needs from 1 to 100000 slices, not {}", slices);
+  if (slices < 1 || slices > 100'000)
+    fail(ErrorKind::data, "slice needs from 1 to 100000 slices, not {}", slices);
   const std::vector<Value> items = in.iterate(self);
   const auto count = static_cast<std::int64_t>(items.size());
   std::vector<Value> columns;
@@ -223,11 +247,12 @@ Value filter_slice(In in, Self self, Args arguments) {
 
 Function find_sequence_filter(std::string_view name) {
   static const std::unordered_map<std::string_view, Function> filters = {
-      {"length", filter_length}, {"count", filter_length},   {"first", filter_first},     {"last", filter_last},
-      {"list", filter_list},     {"join", filter_join},      {"sort", filter_sort},       {"dictsort", filter_dictsort},
-      {"items", filter_items},   {"unique", filter_unique},  {"reverse", filter_reverse}, {"min", filter_min},
-      {"max", filter_max},       {"sum", filter_sum},        {"batch", filter_batch},     {"slice", filter_slice},
-      {"random", filter_random},
+      {"length", filter_length}, {"count", filter_length},      {"first", filter_first},
+      {"last", filter_last},     {"list", filter_list},         {"join", filter_join},
+      {"sort", filter_sort},     {"dictsort", filter_dictsort}, {"items", filter_items},
+      {"unique", filter_unique}, {"reverse", filter_reverse},   {"min", filter_min},
+      {"max", filter_max},       {"sum", filter_sum},           {"batch", filter_batch},
+      {"slice", filter_slice},   {"random", filter_random},
   };
   const auto found = filters.find(name);
   return found == filters.end() ? nullptr : found->second;

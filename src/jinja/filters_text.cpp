@@ -17,10 +17,18 @@ Value as_method(In in, Self self, std::string_view method, Args arguments) {
   return find_text_method(method)(in, in.text(self), arguments);
 }
 
-Value filter_upper(In in, Self self, Args arguments) { return as_method(in, self, "upper", arguments); }
-Value filter_lower(In in, Self self, Args arguments) { return as_method(in, self, "lower", arguments); }
-Value filter_capitalize(In in, Self self, Args arguments) { return as_method(in, self, "capitalize", arguments); }
-Value filter_trim(In in, Self self, Args arguments) { return as_method(in, self, "strip", arguments); }
+Value filter_upper(In in, Self self, Args arguments) {
+  return as_method(in, self, "upper", arguments);
+}
+Value filter_lower(In in, Self self, Args arguments) {
+  return as_method(in, self, "lower", arguments);
+}
+Value filter_capitalize(In in, Self self, Args arguments) {
+  return as_method(in, self, "capitalize", arguments);
+}
+Value filter_trim(In in, Self self, Args arguments) {
+  return as_method(in, self, "strip", arguments);
+}
 
 Value filter_center(In in, Self self, Args arguments) {
   const Bound bound(arguments, "center", {"width"});
@@ -70,7 +78,8 @@ Value filter_forceescape(In in, Self self, Args arguments) {
 Value filter_replace(In in, Self self, Args arguments) {
   const Bound bound(arguments, "replace", {"old", "new", "count"}, 2);
   const Value with = in.text(*bound[1]);
-  return replace(in.heap(), in.text(self), bytes_of(in.text(*bound[0])), text_of(with), bound.is_none(2) ? -1 : bound.whole(2, -1));
+  return replace(in.heap(), in.text(self), bytes_of(in.text(*bound[0])), text_of(with),
+                 bound.is_none(2) ? -1 : bound.whole(2, -1));
 }
 
 Value filter_format(In in, Self self, Args arguments) {
@@ -115,9 +124,11 @@ Value filter_truncate(In in, Self self, Args arguments) {
   const Bound bound(arguments, "truncate", {"length", "killwords", "end", "leeway"});
   const Value text = in.text(self);
   const std::string end = bound.text(2, "...");
-  const std::int64_t length = bound.whole(0, 255), leeway = bound.is_none(3) ? 5 : bound.whole(3, 5);
+  const std::int64_t length = bound.whole(0, 255),
+                     leeway = bound.is_none(3) ? 5 : bound.whole(3, 5);
   const auto end_length = static_cast<std::int64_t>(count_code_points(end));
-  if (length < end_length) fail(ErrorKind::data, "expected length >= {}, got {}", end_length, length);
+  if (length < end_length)
+    fail(ErrorKind::data, "expected length >= {}, got {}", end_length, length);
   if (leeway < 0) fail(ErrorKind::data, "expected leeway >= 0, got {}", leeway);
   const std::vector<std::size_t> offsets = code_point_offsets(bytes_of(text));
   if (static_cast<std::int64_t>(offsets.size()) - 1 <= length + leeway) return text;
@@ -172,7 +183,8 @@ Value filter_striptags(In in, Self self, Args arguments) {
 void append_percent(std::string& out, std::string_view text, std::string_view kept) {
   for (const char c : text) {
     const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       std::string_view("_.-~").find(c) != std::string_view::npos || kept.find(c) != kept.npos;
+                       std::string_view("_.-~").find(c) != std::string_view::npos ||
+                       kept.find(c) != kept.npos;
     if (plain) {
       out += c;
     } else {
@@ -209,8 +221,9 @@ Value filter_tojson(In in, Self self, Args arguments) {
   style.ensure_ascii = bound.flag(0, false);
   style.sort_keys = bound.flag(3, false);
   if (!bound.is_none(1)) {
-    style.indent = bound[1]->is(Kind::text) ? bytes_of(*bound[1])
-                                            : bytes_of(repeat(in.heap(), in.heap().text(" "), bound.whole(1, 0)));
+    style.indent = bound[1]->is(Kind::text)
+                       ? bytes_of(*bound[1])
+                       : bytes_of(repeat(in.heap(), in.heap().text(" "), bound.whole(1, 0)));
     style.item_separator = ",";
   }
   if (!bound.is_none(2)) {
@@ -236,13 +249,26 @@ Value filter_pprint(In in, Self self, Args arguments) {
 
 Function find_text_filter(std::string_view name) {
   static const std::unordered_map<std::string_view, Function> filters = {
-      {"upper", filter_upper},       {"lower", filter_lower},         {"capitalize", filter_capitalize},
-      {"trim", filter_trim},         {"title", filter_title},         {"string", filter_string},
-      {"safe", filter_safe},         {"escape", filter_escape},       {"e", filter_escape},
-      {"forceescape", filter_forceescape}, {"replace", filter_replace}, {"format", filter_format},
-      {"indent", filter_indent},     {"truncate", filter_truncate},   {"wordcount", filter_wordcount},
-      {"striptags", filter_striptags}, {"urlencode", filter_urlencode}, {"tojson", filter_tojson},
-      {"pprint", filter_pprint},     {"center", filter_center},
+      {"upper", filter_upper},
+      {"lower", filter_lower},
+      {"capitalize", filter_capitalize},
+      {"trim", filter_trim},
+      {"title", filter_title},
+      {"string", filter_string},
+      {"safe", filter_safe},
+      {"escape", filter_escape},
+      {"e", filter_escape},
+      {"forceescape", filter_forceescape},
+      {"replace", filter_replace},
+      {"format", filter_format},
+      {"indent", filter_indent},
+      {"truncate", filter_truncate},
+      {"wordcount", filter_wordcount},
+      {"striptags", filter_striptags},
+      {"urlencode", filter_urlencode},
+      {"tojson", filter_tojson},
+      {"pprint", filter_pprint},
+      {"center", filter_center},
   };
   const auto found = filters.find(name);
   return found == filters.end() ? nullptr : found->second;

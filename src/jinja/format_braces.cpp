@@ -40,7 +40,8 @@ Specification parse_specification(std::string_view text) {
   const auto peek = [&] { return at < text.size() ? text[at] : '\0'; };
   const auto number = [&] {
     std::int64_t value = 0;
-    while (peek() >= '0' && peek() <= '9') value = std::min(value * 10 + (text[at++] - '0'), kMaxWidth + 1);
+    while (peek() >= '0' && peek() <= '9')
+      value = std::min(value * 10 + (text[at++] - '0'), kMaxWidth + 1);
     if (value > kMaxWidth) fail(ErrorKind::data, "a width above {} in a format", kMaxWidth);
     return value;
   };
@@ -74,46 +75,73 @@ void group_digits(std::string& digits, char separator, std::size_t every) {
   for (std::size_t at = end; at > every; at -= every) digits.insert(at - every, 1, separator);
 }
 
-/// The digits of a number without its sign.
-std::string digits_of(const Value& value, const Specification& spec) {
-  const bool is_float = value.is(Kind::floating) || std::string_view("eEfFgG%").find(spec.type) != std::string_view::npos;
-  if (is_float && spec.type != '\0' && std::string_view("eEfFgG%n").find(spec.type) == std::string_view::npos) {
+std::string float_digits(double number, const Specification& spec) {
+  if (spec.type != '\0' && std::string_view("eEfFgG%n").find(spec.type) == std::string_view::npos) {
     fail(ErrorKind::data, "Unknown format code '{}' for object of type 'float'", spec.type);
   }
   std::string digits;
-  if (is_float) {
-    const double number = std::abs(value.number());
-    if (spec.type == '\0' && spec.precision < 0) {
-      digits = float_text(number);
-    } else {
-      const char kind = spec.type == '%' ? 'f' : spec.type == '\0' || spec.type == 'n' ? 'g' : spec.type;
-      char buffer[512];
-      const std::string pattern = std::string("%.*") + kind;
-      const auto precision = static_cast<int>(std::min<std::int64_t>(spec.precision < 0 ? 6 : spec.precision, 150));
-      std::snprintf(buffer, sizeof(buffer), pattern.c_str(), precision, spec.type == '%' ? number * 100 : number);
-      digits = buffer;
-      if (spec.type == '%') digits += '%';
-    }
-    if (spec.grouping != '\0') group_digits(digits, spec.grouping, 3);
-    return digits;
+  if (spec.type == '\0' && spec.precision < 0) {
+    digits = float_text(number);
+  } else {
+    const char kind = spec.type == '%'                        ? 'f'
+                      : spec.type == '\0' || spec.type == 'n' ? 'g'
+                                                              : spec.type;
+    char buffer[512];  // the longest: 309 digits, a point, 150 more
+    const std::string pattern = std::string("%.*") + kind;
+    const auto precision =
+        static_cast<int>(std::min<std::int64_t>(spec.precision < 0 ? 6 : spec.precision, 150));
+    std::snprintf(buffer, sizeof(buffer), pattern.c_str(), precision,
+                  spec.type == '%' ? number * 100 : number);
+    digits = buffer;
+    if (spec.type == '%') digits += '%';
   }
-  if (spec.precision >= 0) fail(ErrorKind::data, "Precision not allowed in integer format specifier");
-  const std::int64_t whole = value.whole();
-  const std::uint64_t size = whole < 0 ? 0 - static_cast<std::uint64_t>(whole) : static_cast<std::uint64_t>(whole);
+  if (spec.grouping != '\0') group_digits(digits, spec.grouping, 3);
+  return digits;
+}
+
+std::string whole_digits(std::uint64_t size, const Specification& spec) {
+  if (spec.precision >= 0)
+    fail(ErrorKind::data, "Precision not allowed in integer format specifier");
+  std::string digits;
   switch (spec.type) {
     case '\0':
     case 'n':
-    case 'd': digits = std::to_string(size); break;
-    case 'x': digits = fmt::format("{:x}", size); break;
-    case 'X': digits = fmt::format("{:X}", size); break;
-    case 'o': digits = fmt::format("{:o}", size); break;
-    case 'b': digits = fmt::format("{:b}", size); break;
-    case 'c': append_code_point(digits, static_cast<char32_t>(std::min<std::uint64_t>(size, 0x10FFFF))); return digits;
-    default: fail(ErrorKind::data, "Unknown format code '{}' for object of type 'int'", spec.type);
+    case 'd':
+      digits = std::to_string(size);
+      break;
+    case 'x':
+      digits = fmt::format("{:x}", size);
+      break;
+    case 'X':
+      digits = fmt::format("{:X}", size);
+      break;
+    case 'o':
+      digits = fmt::format("{:o}", size);
+      break;
+    case 'b':
+      digits = fmt::format("{:b}", size);
+      break;
+    case 'c':
+      append_code_point(digits, static_cast<char32_t>(std::min<std::uint64_t>(size, 0x10FFFF)));
+      return digits;
+    default:
+      fail(ErrorKind::data, "Unknown format code '{}' for object of type 'int'", spec.type);
   }
-  if (spec.grouping != '\0') group_digits(digits, spec.grouping, spec.type == '\0' || spec.type == 'd' ? 3 : 4);
-  if (spec.alternate && std::string_view("xXob").find(spec.type) != std::string_view::npos) digits.insert(0, std::string("0") + spec.type);
+  if (spec.grouping != '\0')
+    group_digits(digits, spec.grouping, spec.type == '\0' || spec.type == 'd' ? 3 : 4);
+  if (spec.alternate && std::string_view("xXob").find(spec.type) != std::string_view::npos)
+    digits.insert(0, std::string("0") + spec.type);
   return digits;
+}
+
+/// The digits of a number without its sign.
+std::string digits_of(const Value& value, const Specification& spec) {
+  const bool is_float = value.is(Kind::floating) ||
+                        std::string_view("eEfFgG%").find(spec.type) != std::string_view::npos;
+  if (is_float) return float_digits(std::abs(value.number()), spec);
+  const std::int64_t whole = value.whole();
+  const auto size = static_cast<std::uint64_t>(whole);
+  return whole_digits(whole < 0 ? 0 - size : size, spec);
 }
 
 /// Fields {name.attribute[key]!conversion:specification}.
@@ -165,10 +193,12 @@ class BraceFormat {
     Value value = look_up(text.substr(0, name_end));
     std::size_t at = name_end;
     if (at < text.size() && text[at] == '!') {
-      if (at + 1 >= text.size()) fail(ErrorKind::data, "end of string while looking for conversion specifier");
+      if (at + 1 >= text.size())
+        fail(ErrorKind::data, "end of string while looking for conversion specifier");
       value = convert(value, text[at + 1]);
       at += 2;
-      if (at < text.size() && text[at] != ':') fail(ErrorKind::data, "expected ':' after conversion specifier");
+      if (at < text.size() && text[at] != ':')
+        fail(ErrorKind::data, "expected ':' after conversion specifier");
     }
     std::string specification = at < text.size() ? text.substr(at + 1) : "";
     if (specification.find('{') != std::string::npos) specification = fill_in(specification);
@@ -194,21 +224,26 @@ class BraceFormat {
 
   Value convert(const Value& value, char conversion) const {
     if (conversion == 's') return interpreter_.text(value);
-    if (conversion != 'r' && conversion != 'a') fail(ErrorKind::data, "Unknown conversion specifier '{}'", conversion);
+    if (conversion != 'r' && conversion != 'a')
+      fail(ErrorKind::data, "Unknown conversion specifier '{}'", conversion);
     TextBuilder repr;
     add_repr(repr, value);
     return repr.finish(interpreter_.heap());
   }
 
   Value argument(const std::string& name) {
-    const bool number = !name.empty() && name.size() < 10 && name.find_first_not_of("0123456789") == std::string::npos;
+    const bool number = !name.empty() && name.size() < 10 &&
+                        name.find_first_not_of("0123456789") == std::string::npos;
     if (name.empty() || number) {
       if (name.empty() ? next_ < 0 : next_ > 0) {
-        fail(ErrorKind::data, "cannot mix automatic and manual numbering of the fields of a format");
+        fail(ErrorKind::data,
+             "cannot mix automatic and manual numbering of the fields of a format");
       }
-      const std::size_t index = name.empty() ? static_cast<std::size_t>(next_++) : static_cast<std::size_t>(std::stoll(name));
+      const std::size_t index = name.empty() ? static_cast<std::size_t>(next_++)
+                                             : static_cast<std::size_t>(std::stoll(name));
       if (!name.empty()) next_ = -1;
-      if (index >= arguments_.positional.size()) fail(ErrorKind::data, "Replacement index {} out of range for positional args tuple", index);
+      if (index >= arguments_.positional.size())
+        fail(ErrorKind::data, "Replacement index {} out of range for positional args tuple", index);
       return arguments_.positional[index];
     }
     const Value* found = arguments_.find_named(name);
@@ -221,9 +256,11 @@ class BraceFormat {
     Value value = argument(path.substr(0, at));
     while (at < path.size()) {
       const bool item = path[at] == '[';
-      const std::size_t end = std::min(item ? path.find(']', at) : path.find_first_of(".[", at + 1), path.size());
+      const std::size_t end =
+          std::min(item ? path.find(']', at) : path.find_first_of(".[", at + 1), path.size());
       const std::string name = path.substr(at + 1, end - at - 1);
-      const bool number = !name.empty() && name.size() < 10 && name.find_first_not_of("0123456789") == std::string::npos;
+      const bool number = !name.empty() && name.size() < 10 &&
+                          name.find_first_not_of("0123456789") == std::string::npos;
       value = !item    ? interpreter_.attribute(value, name)
               : number ? interpreter_.item(value, Value::of_int(std::stoll(name)))
                        : interpreter_.item(value, interpreter_.heap().text(name));
@@ -251,7 +288,8 @@ Value format_value(Interpreter& interpreter, const Value& value, std::string_vie
   std::string sign;
   char align = spec.align;
   if (value.is_number()) {
-    const bool negative = value.is(Kind::floating) ? std::signbit(value.floating) : value.whole() < 0;
+    const bool negative =
+        value.is(Kind::floating) ? std::signbit(value.floating) : value.whole() < 0;
     sign = negative ? "-" : spec.sign == '-' ? "" : std::string(1, spec.sign);
     text = heap.text(digits_of(value, spec));
     if (align == '\0') align = '>';
@@ -259,10 +297,12 @@ Value format_value(Interpreter& interpreter, const Value& value, std::string_vie
     if (spec.type != '\0' && spec.type != 's') {
       fail(ErrorKind::data, "Unknown format code '{}' for object of type 'str'", spec.type);
     }
-    if (align == '=' && spec.fill != "0") fail(ErrorKind::data, "'=' alignment not allowed in string format specifier");
+    if (align == '=' && spec.fill != "0")
+      fail(ErrorKind::data, "'=' alignment not allowed in string format specifier");
     text = value;
     if (spec.precision >= 0) {
-      text = take_slice(interpreter, value, Value::none(), Value::of_int(spec.precision), Value::none());
+      text = take_slice(interpreter, value, Value::none(), Value::of_int(spec.precision),
+                        Value::none());
     }
     if (align == '\0' || align == '=') align = '<';
   } else {

@@ -45,7 +45,8 @@ class PercentFormat {
     if (values_.is(Kind::tuple) && taken_ < items_of(values_).size() && !used_key_) {
       fail(ErrorKind::data, "not all arguments converted during string formatting");
     }
-    if (!values_.is(Kind::tuple) && !values_.is(Kind::dict) && taken_ == 0 && !values_.is(Kind::list)) {
+    if (!values_.is(Kind::tuple) && !values_.is(Kind::dict) && taken_ == 0 &&
+        !values_.is(Kind::list)) {
       fail(ErrorKind::data, "not all arguments converted during string formatting");
     }
     return builder_.finish(interpreter_.heap(), format_.markup);
@@ -105,7 +106,8 @@ class PercentFormat {
 
   Value take() {
     if (values_.is(Kind::tuple)) {
-      if (taken_ >= items_of(values_).size()) fail(ErrorKind::data, "not enough arguments for format string");
+      if (taken_ >= items_of(values_).size())
+        fail(ErrorKind::data, "not enough arguments for format string");
       return items_of(values_)[taken_++];
     }
     if (taken_++ > 0) fail(ErrorKind::data, "not enough arguments for format string");
@@ -118,9 +120,11 @@ class PercentFormat {
     for (const auto& [name, value] : named_) {
       if (name == directive.key) return value;
     }
-    if (!values_.is(Kind::dict) && named_.empty()) fail(ErrorKind::data, "format requires a mapping");
+    if (!values_.is(Kind::dict) && named_.empty())
+      fail(ErrorKind::data, "format requires a mapping");
     const Value* found = values_.is(Kind::dict) ? dict_of(values_).find(directive.key) : nullptr;
-    if (found == nullptr) fail(ErrorKind::data, "the values of a format have no '{}'", directive.key);
+    if (found == nullptr)
+      fail(ErrorKind::data, "the values of a format have no '{}'", directive.key);
     return *found;
   }
 
@@ -139,7 +143,8 @@ class PercentFormat {
         }
         if (format_.markup) text = escape(heap, text);
         if (directive.precision >= 0) {
-          text = take_slice(interpreter_, text, Value::none(), Value::of_int(directive.precision), Value::none());
+          text = take_slice(interpreter_, text, Value::none(), Value::of_int(directive.precision),
+                            Value::none());
         }
         return add_padded(text_of(text), directive);
       }
@@ -148,12 +153,14 @@ class PercentFormat {
         if (value.is(Kind::text)) {
           c = bytes_of(value);
         } else {
-          append_code_point(c, static_cast<char32_t>(std::clamp<std::int64_t>(require_whole(value, "%c"), 0, 0x10FFFF)));
+          append_code_point(c, static_cast<char32_t>(std::clamp<std::int64_t>(
+                                   require_whole(value, "%c"), 0, 0x10FFFF)));
         }
         if (count_code_points(c) != 1) fail(ErrorKind::data, "%c requires int or char");
         return add_padded(text_of(heap.text(c)), directive);
       }
-      default: return add_number(value, directive);
+      default:
+        return add_number(value, directive);
     }
   }
 
@@ -164,29 +171,38 @@ class PercentFormat {
     if (!is_float && std::string_view("diuxXo").find(kind) == std::string_view::npos) {
       fail(ErrorKind::data, "unsupported format character '{}'", kind);
     }
-    if (!value.is_number()) fail(ErrorKind::data, "%{} format: a real number is required, not {}", kind, type_name(value));
+    if (!value.is_number())
+      fail(ErrorKind::data, "%{} format: a real number is required, not {}", kind,
+           type_name(value));
     std::string digits;
     const bool negative = is_float ? std::signbit(value.number()) : value.number() < 0;
     if (is_float) {
       char buffer[512];
       const std::string pattern = std::string("%.*") + kind;
       std::snprintf(buffer, sizeof(buffer), pattern.c_str(),
-                    static_cast<int>(std::min<std::int64_t>(directive.precision < 0 ? 6 : directive.precision, 150)),
+                    static_cast<int>(std::min<std::int64_t>(
+                        directive.precision < 0 ? 6 : directive.precision, 150)),
                     std::abs(value.number()));
       digits = buffer;
     } else {
       if (value.is(Kind::floating) && (kind == 'x' || kind == 'X' || kind == 'o')) {
         fail(ErrorKind::data, "%{} format: an integer is required, not float", kind);
       }
-      if (value.is(Kind::floating) && !(std::abs(value.floating) < 9.2e18)) fail(ErrorKind::data, "cannot convert the float to an integer");
-      const std::int64_t whole = value.is(Kind::floating) ? static_cast<std::int64_t>(value.floating) : value.whole();
-      const std::uint64_t size = whole < 0 ? 0 - static_cast<std::uint64_t>(whole) : static_cast<std::uint64_t>(whole);
-      digits = kind == 'x' ? fmt::format("{:x}", size) : kind == 'X' ? fmt::format("{:X}", size)
-               : kind == 'o' ? fmt::format("{:o}", size) : std::to_string(size);
+      if (value.is(Kind::floating) && !(std::abs(value.floating) < 9.2e18))
+        fail(ErrorKind::data, "cannot convert the float to an integer");
+      const std::int64_t whole =
+          value.is(Kind::floating) ? static_cast<std::int64_t>(value.floating) : value.whole();
+      const std::uint64_t size =
+          whole < 0 ? 0 - static_cast<std::uint64_t>(whole) : static_cast<std::uint64_t>(whole);
+      digits = kind == 'x'   ? fmt::format("{:x}", size)
+               : kind == 'X' ? fmt::format("{:X}", size)
+               : kind == 'o' ? fmt::format("{:o}", size)
+                             : std::to_string(size);
       if (directive.precision > static_cast<std::int64_t>(digits.size())) {
         digits.insert(0, static_cast<std::size_t>(directive.precision) - digits.size(), '0');
       }
-      if (directive.alternate && kind != 'd' && kind != 'i' && kind != 'u') digits.insert(0, std::string("0") + kind);
+      if (directive.alternate && kind != 'd' && kind != 'i' && kind != 'u')
+        digits.insert(0, std::string("0") + kind);
     }
     const std::string sign = negative ? "-" : directive.plus ? "+" : directive.space ? " " : "";
     const auto length = static_cast<std::int64_t>(sign.size() + digits.size());
@@ -199,7 +215,8 @@ class PercentFormat {
 
   void add_padded(const TextObject& text, const Directive& directive) {
     const auto length = static_cast<std::int64_t>(count_code_points(text.bytes));
-    const std::string padding(static_cast<std::size_t>(std::max<std::int64_t>(0, directive.width - length)), ' ');
+    const std::string padding(
+        static_cast<std::size_t>(std::max<std::int64_t>(0, directive.width - length)), ' ');
     if (!directive.left) builder_.add(padding);
     builder_.add(text);
     if (directive.left) builder_.add(padding);

@@ -30,12 +30,12 @@ std::optional<Value> find_global(Interpreter& interpreter, std::string_view name
 /// The label of the tuples of groupby, whose parts also have the names grouper and list.
 inline constexpr const char* kGroupLabel = "group";
 
-/// The arguments of a call by the names of its parameters; absent ones are null. Throws Error(data) for more than there are,
-/// unknown names, and too few.
+/// The arguments of a call by the names of its parameters; absent ones are null. Throws Error(data)
+/// for more than there are, unknown names, and too few.
 class Bound {
  public:
-  Bound(const Arguments& arguments, std::string_view function, std::initializer_list<std::string_view> names,
-        std::size_t required = 0);
+  Bound(const Arguments& arguments, std::string_view function,
+        std::initializer_list<std::string_view> names, std::size_t required = 0);
   const Value* operator[](std::size_t index) const { return values_[index]; }
   /// The value, or the default where it is absent.
   bool flag(std::size_t index, bool otherwise) const;
@@ -57,12 +57,14 @@ Value format_braces(Interpreter& interpreter, const Value& format, const Argumen
 Value format_value(Interpreter& interpreter, const Value& value, std::string_view specification);
 
 /// Python's +, -, *, /, //, %, **.
-Value apply_binary(Interpreter& interpreter, std::string_view symbol, const Value& a, const Value& b);
+Value apply_binary(Interpreter& interpreter, std::string_view symbol, const Value& a,
+                   const Value& b);
 Value apply_unary(std::string_view symbol, const Value& value);
 /// Python's `needle in container`.
 bool contains(Interpreter& interpreter, const Value& container, const Value& needle);
 /// container[begin:end:step]; absent bounds are none.
-Value take_slice(Interpreter& interpreter, const Value& container, const Value& begin, const Value& end, const Value& step);
+Value take_slice(Interpreter& interpreter, const Value& container, const Value& begin,
+                 const Value& end, const Value& step);
 /// What strftime writes: of `now` in seconds since 1970 as UTC, or of the clock as local time.
 std::string format_time(const std::string& format, const std::optional<std::int64_t>& now);
 

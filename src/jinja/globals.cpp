@@ -39,7 +39,8 @@ Value make_cycler(Interpreter& interpreter, const Arguments& arguments) {
   cycler->items = arguments.positional;
   std::int32_t depth = 0;
   for (const Value& item : cycler->items) depth = std::max(depth, item.depth());
-  return interpreter.heap().instance(std::move(cycler), depth, arguments.positional.size() * sizeof(Value));
+  return interpreter.heap().instance(std::move(cycler), depth,
+                                     arguments.positional.size() * sizeof(Value));
 }
 
 /// joiner(', ') writes nothing the first time.
@@ -56,7 +57,8 @@ Value make_joiner(Interpreter& interpreter, const Arguments& arguments) {
 
 Value make_range(Interpreter& interpreter, const Arguments& arguments) {
   const auto& given = arguments.positional;
-  if (given.empty() || given.size() > 3 || !arguments.named.empty()) fail(ErrorKind::data, "range() takes one to three integers");
+  if (given.empty() || given.size() > 3 || !arguments.named.empty())
+    fail(ErrorKind::data, "range() takes one to three integers");
   std::int64_t begin = 0, end = require_whole(given[0], "an argument of range()"), step = 1;
   if (given.size() > 1) {
     begin = end;
@@ -81,7 +83,8 @@ Value make_range(Interpreter& interpreter, const Arguments& arguments) {
 Value make_dict(Interpreter& interpreter, const Arguments& arguments) {
   const Heap& heap = interpreter.heap();
   std::vector<std::pair<Value, Value>> entries;
-  if (arguments.positional.size() > 1) fail(ErrorKind::data, "dict() takes at most one positional argument");
+  if (arguments.positional.size() > 1)
+    fail(ErrorKind::data, "dict() takes at most one positional argument");
   for (const Value& source : arguments.positional) {
     if (source.is(Kind::dict)) {
       entries = dict_of(source).entries;
@@ -90,7 +93,8 @@ Value make_dict(Interpreter& interpreter, const Arguments& arguments) {
     require_defined(source);
     for (const Value& pair : interpreter.iterate(source)) {
       const std::vector<Value> parts = interpreter.iterate(pair);
-      if (parts.size() != 2) fail(ErrorKind::data, "dict() takes pairs, and an element has {} values", parts.size());
+      if (parts.size() != 2)
+        fail(ErrorKind::data, "dict() takes pairs, and an element has {} values", parts.size());
       entries.emplace_back(parts[0], parts[1]);
     }
   }
@@ -106,7 +110,9 @@ struct DictClass : Instance {
       return find_dict_method("fromkeys")(in, in.heap().dict({}), arguments);
     });
   }
-  Value call(Interpreter& interpreter, const Arguments& arguments) override { return make_dict(interpreter, arguments); }
+  Value call(Interpreter& interpreter, const Arguments& arguments) override {
+    return make_dict(interpreter, arguments);
+  }
   bool callable() const override { return true; }
   std::string type_name() const override { return "TemplateDict"; }
 };
@@ -114,27 +120,32 @@ struct DictClass : Instance {
 Value raise_exception(Interpreter&, const Arguments& arguments) {
   const Bound bound(arguments, "raise_exception", {"message"}, 1);
   TextBuilder message;
-  message.add(bound[0]->is(Kind::text) ? bytes_of(*bound[0]) : "raise_exception was called without a text");
+  message.add(bound[0]->is(Kind::text) ? bytes_of(*bound[0])
+                                       : "raise_exception was called without a text");
   fail(ErrorKind::data, "{}", message.take_bytes());
 }
 
 Value strftime_now(Interpreter& interpreter, const Arguments& arguments) {
   const Bound bound(arguments, "strftime_now", {"format"}, 1);
-  return interpreter.heap().text(format_time(require_text(*bound[0], "the format of strftime_now()").bytes, interpreter.options().now));
+  return interpreter.heap().text(format_time(
+      require_text(*bound[0], "the format of strftime_now()").bytes, interpreter.options().now));
 }
 
-Value make_namespace(Interpreter& interpreter, const Arguments& arguments) { return interpreter.make_namespace(arguments); }
+Value make_namespace(Interpreter& interpreter, const Arguments& arguments) {
+  return interpreter.make_namespace(arguments);
+}
 
 }  // namespace
 
 std::optional<Value> find_global(Interpreter& interpreter, std::string_view name) {
   using Global = Value (*)(Interpreter&, const Arguments&);
-  static constexpr std::array<std::pair<std::string_view, Global>, 6> globals = {{{"range", make_range},
-                                                                                  {"namespace", make_namespace},
-                                                                                  {"cycler", make_cycler},
-                                                                                  {"joiner", make_joiner},
-                                                                                  {"raise_exception", raise_exception},
-                                                                                  {"strftime_now", strftime_now}}};
+  static constexpr std::array<std::pair<std::string_view, Global>, 6> globals = {
+      {{"range", make_range},
+       {"namespace", make_namespace},
+       {"cycler", make_cycler},
+       {"joiner", make_joiner},
+       {"raise_exception", raise_exception},
+       {"strftime_now", strftime_now}}};
   if (name == "dict") return interpreter.heap().instance(std::make_shared<DictClass>(), 0);
   for (const auto& [global, function] : globals) {
     if (global == name) return make_callable(interpreter, std::string(name), function);
@@ -151,29 +162,33 @@ std::string format_time(const std::string& format, const std::optional<std::int6
   } else {
     localtime_r(&seconds, &time);
   }
-  if (format.size() > 1000) fail(ErrorKind::data, "the format of strftime_now() is longer than 1000 bytes");
+  if (format.size() > 1000)
+    fail(ErrorKind::data, "the format of strftime_now() is longer than 1000 bytes");
   std::string buffer(64 * 1024, '\0');  // no directive writes more than 64 bytes a byte of it
   buffer.resize(std::strftime(buffer.data(), buffer.size(), format.c_str(), &time));
   return buffer;
 }
 
-Bound::Bound(const Arguments& arguments, std::string_view function, std::initializer_list<std::string_view> names,
-             std::size_t required)
+Bound::Bound(const Arguments& arguments, std::string_view function,
+             std::initializer_list<std::string_view> names, std::size_t required)
     : values_(names.size(), nullptr), names_(names) {
   if (arguments.positional.size() > names.size()) {
-    fail(ErrorKind::data, "{}() takes at most {} argument(s), and {} were given", function, names.size(),
-         arguments.positional.size());
+    fail(ErrorKind::data, "{}() takes at most {} argument(s), and {} were given", function,
+         names.size(), arguments.positional.size());
   }
-  for (std::size_t i = 0; i < arguments.positional.size(); ++i) values_[i] = &arguments.positional[i];
+  for (std::size_t i = 0; i < arguments.positional.size(); ++i)
+    values_[i] = &arguments.positional[i];
   for (const auto& [name, value] : arguments.named) {
     const auto found = std::find(names_.begin(), names_.end(), name);
     if (found == names_.end()) fail(ErrorKind::data, "{}() has no argument '{}'", function, name);
     const auto index = static_cast<std::size_t>(found - names_.begin());
-    if (values_[index] != nullptr) fail(ErrorKind::data, "{}() got two values for '{}'", function, name);
+    if (values_[index] != nullptr)
+      fail(ErrorKind::data, "{}() got two values for '{}'", function, name);
     values_[index] = &value;
   }
   for (std::size_t i = 0; i < required; ++i) {
-    if (values_[i] == nullptr) fail(ErrorKind::data, "{}() misses the argument '{}'", function, names_[i]);
+    if (values_[i] == nullptr)
+      fail(ErrorKind::data, "{}() misses the argument '{}'", function, names_[i]);
   }
 }
 
@@ -182,7 +197,9 @@ bool Bound::flag(std::size_t index, bool otherwise) const {
 }
 
 std::int64_t Bound::whole(std::size_t index, std::int64_t otherwise) const {
-  return values_[index] == nullptr ? otherwise : require_whole(*values_[index], "'" + std::string(names_[index]) + "'");
+  return values_[index] == nullptr
+             ? otherwise
+             : require_whole(*values_[index], "'" + std::string(names_[index]) + "'");
 }
 
 std::string Bound::text(std::size_t index, std::string_view otherwise) const {
@@ -190,6 +207,8 @@ std::string Bound::text(std::size_t index, std::string_view otherwise) const {
   return require_text(*values_[index], "'" + std::string(names_[index]) + "'").bytes;
 }
 
-bool Bound::is_none(std::size_t index) const { return values_[index] == nullptr || values_[index]->is(Kind::none); }
+bool Bound::is_none(std::size_t index) const {
+  return values_[index] == nullptr || values_[index]->is(Kind::none);
+}
 
 }  // namespace finetune::jinja

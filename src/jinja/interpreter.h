@@ -15,7 +15,8 @@ struct Scope {
   std::unordered_map<std::string, Value> variables;
 };
 
-/// An object with attributes that can be set. The interpreter owns it, so that it can be part of itself.
+/// An object with attributes that can be set. The interpreter owns it, so that it can be part of
+/// itself.
 struct Namespace : Instance {
   std::vector<std::pair<std::string, Value>> members;
   int* printing = nullptr;  ///< of the interpreter: how many namespaces are being printed
@@ -57,7 +58,8 @@ class Interpreter {
 
   Value make_namespace(const Arguments& arguments);
   /// The text that a macro or call block writes.
-  Value run_macro(const MacroDefinition& macro, const std::shared_ptr<Scope>& scope, const Arguments& arguments);
+  Value run_macro(const MacroDefinition& macro, const std::shared_ptr<Scope>& scope,
+                  const Arguments& arguments);
 
  private:
   friend class LoopObject;
@@ -104,8 +106,8 @@ class Interpreter {
   std::vector<std::unique_ptr<Instance>> macros_;
   std::shared_ptr<Scope> scope_;
   TextBuilder output_;
-  TextBuilder* out_ = &output_;  ///< where text goes: the output, or a capture
-  std::int32_t turn_ = -1;       ///< the message whose loop is running
+  TextBuilder* out_ = &output_;        ///< where text goes: the output, or a capture
+  std::int32_t turn_ = -1;             ///< the message whose loop is running
   const Value* block_text_ = nullptr;  ///< what the filters of a block are applied to
   int line_ = 1;
   int depth_ = 0;

@@ -35,7 +35,8 @@ std::string normalise(std::string_view source) {
 
 class Lexer {
  public:
-  Lexer(std::string_view source, const std::string& where) : text_(normalise(source)), where_(where) {}
+  Lexer(std::string_view source, const std::string& where)
+      : text_(normalise(source)), where_(where) {}
 
   std::vector<Token> run() {
     while (position_ < text_.size()) read_data();
@@ -46,7 +47,8 @@ class Lexer {
  private:
   template <typename... Args>
   [[noreturn]] void fail_here(fmt::format_string<Args...> format, Args&&... args) const {
-    fail(ErrorKind::model, "{}:{}: {}", where_, line_, fmt::format(format, std::forward<Args>(args)...));
+    fail(ErrorKind::model, "{}:{}: {}", where_, line_,
+         fmt::format(format, std::forward<Args>(args)...));
   }
 
   void add(TokenKind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
@@ -57,17 +59,23 @@ class Lexer {
     position_ = to;
   }
 
-  bool looking_at(std::string_view word) const { return std::string_view(text_).substr(position_).starts_with(word); }
+  bool looking_at(std::string_view word) const {
+    return std::string_view(text_).substr(position_).starts_with(word);
+  }
 
   /// The earliest "{%", "{{" or "{#" from here on, or npos.
   std::size_t find_tag() const {
-    for (std::size_t at = text_.find('{', position_); at != std::string::npos; at = text_.find('{', at + 1)) {
-      if (at + 1 < text_.size() && (text_[at + 1] == '%' || text_[at + 1] == '{' || text_[at + 1] == '#')) return at;
+    for (std::size_t at = text_.find('{', position_); at != std::string::npos;
+         at = text_.find('{', at + 1)) {
+      if (at + 1 < text_.size() &&
+          (text_[at + 1] == '%' || text_[at + 1] == '{' || text_[at + 1] == '#'))
+        return at;
     }
     return std::string::npos;
   }
 
-  /// The data before a tag at `tag` whose sign is `sign`, without the white space that the sign or lstrip_blocks removes.
+  /// The data before a tag at `tag` whose sign is `sign`, without the white space that the sign or
+  /// lstrip_blocks removes.
   void add_data(std::size_t tag, char sign, bool block) {
     const std::size_t begin = position_;
     const bool line_starts = begin == 0 || text_[begin - 1] == '\n';
@@ -133,11 +141,15 @@ class Lexer {
     if (text_.compare(at, 2, "%}") != 0) return false;
     advance(at + 2);
     if (sign == '-') advance(skip_space(text_, position_));
-    for (std::size_t tag = text_.find("{%", position_); tag != std::string::npos; tag = text_.find("{%", tag + 1)) {
-      const char before = tag + 2 < text_.size() && (text_[tag + 2] == '-' || text_[tag + 2] == '+') ? text_[tag + 2] : '\0';
+    for (std::size_t tag = text_.find("{%", position_); tag != std::string::npos;
+         tag = text_.find("{%", tag + 1)) {
+      const char before = tag + 2 < text_.size() && (text_[tag + 2] == '-' || text_[tag + 2] == '+')
+                              ? text_[tag + 2]
+                              : '\0';
       std::size_t end = match_word(tag + 2 + (before != '\0' ? 1 : 0), "endraw");
       if (end == std::string::npos) continue;
-      const char after = end < text_.size() && (text_[end] == '-' || text_[end] == '+') ? text_[end] : '\0';
+      const char after =
+          end < text_.size() && (text_[end] == '-' || text_[end] == '+') ? text_[end] : '\0';
       if (after != '\0') ++end;
       if (text_.compare(end, 2, "%}") != 0) continue;
       add_data(tag, before, true);
@@ -163,7 +175,8 @@ class Lexer {
     std::string open;  // brackets that are not closed yet
     while (true) {
       advance(skip_space(text_, position_));
-      if (position_ >= text_.size()) fail_here("a tag has no end; expected '{}'", block ? "%}" : "}}");
+      if (position_ >= text_.size())
+        fail_here("a tag has no end; expected '{}'", block ? "%}" : "}}");
       if (open.empty() && read_end(block)) return;
       const char c = text_[position_];
       if (is_decimal(c)) {
@@ -182,8 +195,9 @@ class Lexer {
   }
 
   std::size_t digits_end(std::size_t at) const {
-    while (at < text_.size() && (is_decimal(text_[at]) ||
-                                 (text_[at] == '_' && at + 1 < text_.size() && is_decimal(text_[at + 1])))) {
+    while (at < text_.size() &&
+           (is_decimal(text_[at]) ||
+            (text_[at] == '_' && at + 1 < text_.size() && is_decimal(text_[at + 1])))) {
       ++at;
     }
     return at;
@@ -194,7 +208,8 @@ class Lexer {
     const auto lower = [&](std::size_t at) { return at < text_.size() ? text_[at] | 0x20 : 0; };
     std::size_t end = begin;
     bool floating = false;
-    if (text_[begin] == '0' && (lower(begin + 1) == 'x' || lower(begin + 1) == 'o' || lower(begin + 1) == 'b')) {
+    if (text_[begin] == '0' &&
+        (lower(begin + 1) == 'x' || lower(begin + 1) == 'o' || lower(begin + 1) == 'b')) {
       end = begin + 2;
       while (end < text_.size() && is_name_byte(text_[end])) ++end;
     } else {
@@ -206,7 +221,8 @@ class Lexer {
       }
       std::size_t exponent = end + 1;
       if (exponent < text_.size() && (text_[exponent] == '+' || text_[exponent] == '-')) ++exponent;
-      if (!after_dot && lower(end) == 'e' && exponent < text_.size() && is_decimal(text_[exponent])) {
+      if (!after_dot && lower(end) == 'e' && exponent < text_.size() &&
+          is_decimal(text_[exponent])) {
         floating = true;
         end = digits_end(exponent);
       }
@@ -263,18 +279,21 @@ class Lexer {
     char32_t code = 0;
     for (std::size_t i = 0; i < count; ++i, ++at) {
       const char c = at < text_.size() ? static_cast<char>(text_[at] | 0x20) : '\0';
-      if (!is_decimal(c) && (c < 'a' || c > 'f')) fail_here("an escape of a string is not {} hexadecimal digits", count);
+      if (!is_decimal(c) && (c < 'a' || c > 'f'))
+        fail_here("an escape of a string is not {} hexadecimal digits", count);
       code = code * 16 + static_cast<char32_t>(is_decimal(c) ? c - '0' : c - 'a' + 10);
     }
-    if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) fail_here("an escape of a string is no Unicode character");
+    if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))
+      fail_here("an escape of a string is no Unicode character");
     append_code_point(value, code);
   }
 
   void read_symbol(std::string& open) {
-    static constexpr std::array<std::string_view, 25> symbols = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/",
-                                                                 "*",  "%",  "~",  "[",  "]",  "(",  ")", "{", "}",
-                                                                 ">",  "<",  "=",  ".",  ":",  "|",  ","};
-    const auto found = std::find_if(symbols.begin(), symbols.end(), [&](std::string_view s) { return looking_at(s); });
+    static constexpr std::array<std::string_view, 25> symbols = {
+        "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
+        "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ","};
+    const auto found = std::find_if(symbols.begin(), symbols.end(),
+                                    [&](std::string_view s) { return looking_at(s); });
     if (found == symbols.end()) {
       std::size_t next = position_;
       next_code_point(text_, next);
@@ -300,6 +319,8 @@ class Lexer {
 
 }  // namespace
 
-std::vector<Token> tokenize(std::string_view source, const std::string& where) { return Lexer(source, where).run(); }
+std::vector<Token> tokenize(std::string_view source, const std::string& where) {
+  return Lexer(source, where).run();
+}
 
 }  // namespace finetune::jinja

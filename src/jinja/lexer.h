@@ -6,7 +6,19 @@
 
 namespace finetune::jinja {
 
-enum class TokenKind { data, block_begin, block_end, print_begin, print_end, name, integer, floating, text, symbol, end };
+enum class TokenKind {
+  data,
+  block_begin,
+  block_end,
+  print_begin,
+  print_end,
+  name,
+  integer,
+  floating,
+  text,
+  symbol,
+  end
+};
 
 struct Token {
   TokenKind kind = TokenKind::end;
@@ -14,8 +26,9 @@ struct Token {
   int line = 1;
 };
 
-/// Splits a template into tokens, with white space removed as `-`, `+`, trim_blocks and lstrip_blocks say. Comments are gone,
-/// raw blocks are data. Throws Error(model) "where:line: ...".
+/// Splits a template into tokens, with white space removed as `-`, `+`, trim_blocks and
+/// lstrip_blocks say. Comments are gone, raw blocks are data. Throws Error(model) "where:line:
+/// ...".
 std::vector<Token> tokenize(std::string_view source, const std::string& where);
 
 }  // namespace finetune::jinja

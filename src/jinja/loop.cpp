@@ -8,7 +8,8 @@
 
 namespace finetune::jinja {
 
-LoopObject::LoopObject(std::vector<Value> items, std::function<bool(const Value&)> accept) : accept_(std::move(accept)) {
+LoopObject::LoopObject(std::vector<Value> items, std::function<bool(const Value&)> accept)
+    : accept_(std::move(accept)) {
   (accept_ ? items_ : accepted_) = std::move(items);
 }
 
@@ -36,7 +37,8 @@ std::int64_t LoopObject::length() {
 }
 
 std::string LoopObject::print() const {
-  return "<LoopContext " + std::to_string(taken_) + "/" + std::to_string(std::max(items_.size(), accepted_.size())) + ">";
+  return "<LoopContext " + std::to_string(taken_) + "/" +
+         std::to_string(std::max(items_.size(), accepted_.size())) + ">";
 }
 
 Value LoopObject::change(const std::vector<Value>& values) {
@@ -63,18 +65,22 @@ std::optional<Value> LoopObject::attribute(Interpreter& interpreter, std::string
     return more ? accepted_[taken_] : interpreter.heap().undefined("there is no next item");
   }
   if (name == "previtem") {
-    return index > 1 ? accepted_[taken_ - 2] : interpreter.heap().undefined("there is no previous item");
+    return index > 1 ? accepted_[taken_ - 2]
+                     : interpreter.heap().undefined("there is no previous item");
   }
   if (name == "cycle") {
     return make_callable(interpreter, "cycle", [index](Interpreter&, const Arguments& arguments) {
       if (arguments.positional.empty()) fail(ErrorKind::data, "no items for cycling given");
-      return arguments.positional[static_cast<std::size_t>(index - 1) % arguments.positional.size()];
+      return arguments
+          .positional[static_cast<std::size_t>(index - 1) % arguments.positional.size()];
     });
   }
   if (name == "changed") {
     return make_callable(
         interpreter, "changed",
-        [self = shared_from_this()](Interpreter&, const Arguments& arguments) { return self->change(arguments.positional); },
+        [self = shared_from_this()](Interpreter&, const Arguments& arguments) {
+          return self->change(arguments.positional);
+        },
         this->depth);
   }
   return std::nullopt;

@@ -12,7 +12,9 @@ Value dict_view(Interpreter& interpreter, const Value& self, const std::string& 
   const Heap& heap = interpreter.heap();
   std::vector<Value> items;
   for (const auto& [key, value] : dict_of(self).entries) {
-    items.push_back(label == "dict_keys" ? key : label == "dict_values" ? value : heap.tuple({key, value}));
+    items.push_back(label == "dict_keys"     ? key
+                    : label == "dict_values" ? value
+                                             : heap.tuple({key, value}));
   }
   return heap.list(std::move(items), Kind::view, label);
 }
@@ -34,7 +36,8 @@ Value dict_items(Interpreter& interpreter, const Value& self, const Arguments& a
 
 Value dict_get(Interpreter&, const Value& self, const Arguments& arguments) {
   const Bound bound(arguments, "get", {"key", "default"}, 1);
-  if (bound[0]->is(Kind::list) || bound[0]->is(Kind::dict)) fail(ErrorKind::data, "unhashable type: '{}'", type_name(*bound[0]));
+  if (bound[0]->is(Kind::list) || bound[0]->is(Kind::dict))
+    fail(ErrorKind::data, "unhashable type: '{}'", type_name(*bound[0]));
   if (const Value* found = dict_of(self).find(*bound[0])) return *found;
   return bound[1] != nullptr ? *bound[1] : Value::none();
 }
@@ -47,7 +50,8 @@ Value same(Interpreter&, const Value& self, const Arguments& arguments) {
 Value dict_fromkeys(Interpreter& interpreter, const Value&, const Arguments& arguments) {
   const Bound bound(arguments, "fromkeys", {"iterable", "value"}, 1);
   std::vector<std::pair<Value, Value>> entries;
-  for (const Value& key : interpreter.iterate(*bound[0])) entries.emplace_back(key, bound[1] != nullptr ? *bound[1] : Value::none());
+  for (const Value& key : interpreter.iterate(*bound[0]))
+    entries.emplace_back(key, bound[1] != nullptr ? *bound[1] : Value::none());
   return interpreter.heap().dict(std::move(entries));
 }
 
@@ -68,7 +72,8 @@ Value list_index(Interpreter& interpreter, const Value& self, const Arguments& a
 Value list_count(Interpreter& interpreter, const Value& self, const Arguments& arguments) {
   const Bound bound(arguments, "count", {"value"}, 1);
   const std::vector<Value> items = interpreter.iterate(self);
-  return Value::of_int(std::count_if(items.begin(), items.end(), [&](const Value& item) { return equal(item, *bound[0]); }));
+  return Value::of_int(std::count_if(items.begin(), items.end(),
+                                     [&](const Value& item) { return equal(item, *bound[0]); }));
 }
 
 }  // namespace

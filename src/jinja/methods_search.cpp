@@ -40,7 +40,8 @@ Value affix(In in, Self self, Args arguments, bool prefix) {
   const Bound bound(arguments, prefix ? "startswith" : "endswith", {"affix", "start", "end"}, 1);
   const Range range = range_of(in, self, bound);
   if (!range.valid) return Value::of_bool(false);
-  const std::string_view text = std::string_view(bytes_of(self)).substr(range.begin, range.end - range.begin);
+  const std::string_view text =
+      std::string_view(bytes_of(self)).substr(range.begin, range.end - range.begin);
   const auto fits = [&](const Value& value) {
     const std::string& part = require_text(value, "the argument of startswith or endswith").bytes;
     return prefix ? text.starts_with(part) : text.ends_with(part);
@@ -49,8 +50,12 @@ Value affix(In in, Self self, Args arguments, bool prefix) {
   return Value::of_bool(std::any_of(items_of(*bound[0]).begin(), items_of(*bound[0]).end(), fits));
 }
 
-Value method_startswith(In in, Self self, Args arguments) { return affix(in, self, arguments, true); }
-Value method_endswith(In in, Self self, Args arguments) { return affix(in, self, arguments, false); }
+Value method_startswith(In in, Self self, Args arguments) {
+  return affix(in, self, arguments, true);
+}
+Value method_endswith(In in, Self self, Args arguments) {
+  return affix(in, self, arguments, false);
+}
 
 /// The code point where `sub` is found, or -1.
 std::int64_t find_in(In in, Self self, Args arguments, std::string_view name, bool last) {
@@ -64,26 +69,36 @@ std::int64_t find_in(In in, Self self, Args arguments, std::string_view name, bo
   return static_cast<std::int64_t>(count_code_points(text.substr(0, found)));
 }
 
-Value method_find(In in, Self self, Args arguments) { return Value::of_int(find_in(in, self, arguments, "find", false)); }
-Value method_rfind(In in, Self self, Args arguments) { return Value::of_int(find_in(in, self, arguments, "rfind", true)); }
+Value method_find(In in, Self self, Args arguments) {
+  return Value::of_int(find_in(in, self, arguments, "find", false));
+}
+Value method_rfind(In in, Self self, Args arguments) {
+  return Value::of_int(find_in(in, self, arguments, "rfind", true));
+}
 
 Value require_found(std::int64_t found) {
   if (found < 0) fail(ErrorKind::data, "substring not found");
   return Value::of_int(found);
 }
 
-Value method_index(In in, Self self, Args arguments) { return require_found(find_in(in, self, arguments, "index", false)); }
-Value method_rindex(In in, Self self, Args arguments) { return require_found(find_in(in, self, arguments, "rindex", true)); }
+Value method_index(In in, Self self, Args arguments) {
+  return require_found(find_in(in, self, arguments, "index", false));
+}
+Value method_rindex(In in, Self self, Args arguments) {
+  return require_found(find_in(in, self, arguments, "rindex", true));
+}
 
 Value method_count(In in, Self self, Args arguments) {
   const Bound bound(arguments, "count", {"sub", "start", "end"}, 1);
   const Range range = range_of(in, self, bound);
   if (!range.valid) return Value::of_int(0);
   const std::string sub = bound.text(0, "");
-  const std::string_view text = std::string_view(bytes_of(self)).substr(range.begin, range.end - range.begin);
+  const std::string_view text =
+      std::string_view(bytes_of(self)).substr(range.begin, range.end - range.begin);
   if (sub.empty()) return Value::of_int(static_cast<std::int64_t>(count_code_points(text)) + 1);
   std::int64_t count = 0;
-  for (std::size_t at = text.find(sub); at != text.npos; at = text.find(sub, at + sub.size())) ++count;
+  for (std::size_t at = text.find(sub); at != text.npos; at = text.find(sub, at + sub.size()))
+    ++count;
   return Value::of_int(count);
 }
 
@@ -98,14 +113,21 @@ Value all_of(In in, Self self, Args arguments, const Fits& fits) {
   return Value::of_bool(!bytes.empty());
 }
 
-Value method_isdigit(In in, Self self, Args arguments) { return all_of(in, self, arguments, is_digit); }
-Value method_isalpha(In in, Self self, Args arguments) { return all_of(in, self, arguments, is_letter); }
-Value method_isspace(In in, Self self, Args arguments) { return all_of(in, self, arguments, is_space); }
+Value method_isdigit(In in, Self self, Args arguments) {
+  return all_of(in, self, arguments, is_digit);
+}
+Value method_isalpha(In in, Self self, Args arguments) {
+  return all_of(in, self, arguments, is_letter);
+}
+Value method_isspace(In in, Self self, Args arguments) {
+  return all_of(in, self, arguments, is_space);
+}
 Value method_isprintable(In in, Self self, Args arguments) {
   return bytes_of(self).empty() ? Value::of_bool(true) : all_of(in, self, arguments, is_printable);
 }
 Value method_isascii(In in, Self self, Args arguments) {
-  return bytes_of(self).empty() ? Value::of_bool(true) : all_of(in, self, arguments, [](char32_t c) { return c < 0x80; });
+  return bytes_of(self).empty() ? Value::of_bool(true)
+                                : all_of(in, self, arguments, [](char32_t c) { return c < 0x80; });
 }
 Value method_isalnum(In in, Self self, Args arguments) {
   return all_of(in, self, arguments, [](char32_t c) { return is_letter(c) || is_digit(c); });
@@ -153,12 +175,24 @@ Value method_istitle(In in, Self self, Args) {
 
 Function find_text_search_method(std::string_view name) {
   static const std::unordered_map<std::string_view, Function> methods = {
-      {"startswith", method_startswith}, {"endswith", method_endswith}, {"find", method_find},
-      {"rfind", method_rfind},           {"index", method_index},       {"rindex", method_rindex},
-      {"count", method_count},           {"isdigit", method_isdigit},   {"isdecimal", method_isdigit},
-      {"isnumeric", method_isdigit},     {"isalpha", method_isalpha},   {"isspace", method_isspace},
-      {"isalnum", method_isalnum},       {"isupper", method_isupper},   {"islower", method_islower},
-      {"istitle", method_istitle},       {"isascii", method_isascii},   {"isprintable", method_isprintable},
+      {"startswith", method_startswith},
+      {"endswith", method_endswith},
+      {"find", method_find},
+      {"rfind", method_rfind},
+      {"index", method_index},
+      {"rindex", method_rindex},
+      {"count", method_count},
+      {"isdigit", method_isdigit},
+      {"isdecimal", method_isdigit},
+      {"isnumeric", method_isdigit},
+      {"isalpha", method_isalpha},
+      {"isspace", method_isspace},
+      {"isalnum", method_isalnum},
+      {"isupper", method_isupper},
+      {"islower", method_islower},
+      {"istitle", method_istitle},
+      {"isascii", method_isascii},
+      {"isprintable", method_isprintable},
       {"isidentifier", method_isidentifier},
   };
   const auto found = methods.find(name);

@@ -10,7 +10,8 @@ namespace finetune::jinja {
 namespace {
 
 [[noreturn]] void fail_operands(std::string_view symbol, const Value& a, const Value& b) {
-  fail(ErrorKind::data, "unsupported operand type(s) for {}: '{}' and '{}'", symbol, type_name(a), type_name(b));
+  fail(ErrorKind::data, "unsupported operand type(s) for {}: '{}' and '{}'", symbol, type_name(a),
+       type_name(b));
 }
 
 [[noreturn]] void fail_overflow() { fail(ErrorKind::data, "an integer does not fit into 64 bits"); }
@@ -45,8 +46,12 @@ Value whole_arithmetic(char symbol, bool twice, std::int64_t a, std::int64_t b) 
   std::int64_t result = 0;
   bool overflow = false;
   switch (symbol) {
-    case '+': overflow = __builtin_add_overflow(a, b, &result); break;
-    case '-': overflow = __builtin_sub_overflow(a, b, &result); break;
+    case '+':
+      overflow = __builtin_add_overflow(a, b, &result);
+      break;
+    case '-':
+      overflow = __builtin_sub_overflow(a, b, &result);
+      break;
     case '*':
       if (twice) return whole_power(a, b);
       overflow = __builtin_mul_overflow(a, b, &result);
@@ -55,7 +60,8 @@ Value whole_arithmetic(char symbol, bool twice, std::int64_t a, std::int64_t b) 
       if (twice) return Value::of_int(floor_divide(a, b));
       if (b == 0) fail(ErrorKind::data, "division by zero");
       return Value::of_float(static_cast<double>(a) / static_cast<double>(b));
-    default: return Value::of_int(b == -1 ? 0 : a - floor_divide(a, b) * b);
+    default:
+      return Value::of_int(b == -1 ? 0 : a - floor_divide(a, b) * b);
   }
   if (overflow) fail_overflow();
   return Value::of_int(result);
@@ -70,16 +76,21 @@ double float_modulo(double a, double b) {
 
 Value float_arithmetic(char symbol, bool twice, double a, double b) {
   switch (symbol) {
-    case '+': return Value::of_float(a + b);
-    case '-': return Value::of_float(a - b);
+    case '+':
+      return Value::of_float(a + b);
+    case '-':
+      return Value::of_float(a - b);
     case '*':
-      if (twice && a < 0 && b != std::floor(b)) fail(ErrorKind::data, "a complex number is not supported");
-      if (twice && a == 0 && b < 0) fail(ErrorKind::data, "0.0 cannot be raised to a negative power");
+      if (twice && a < 0 && b != std::floor(b))
+        fail(ErrorKind::data, "a complex number is not supported");
+      if (twice && a == 0 && b < 0)
+        fail(ErrorKind::data, "0.0 cannot be raised to a negative power");
       return Value::of_float(twice ? std::pow(a, b) : a * b);
     case '/':
       if (b == 0) fail(ErrorKind::data, "division by zero");
       return Value::of_float(twice ? std::floor((a - float_modulo(a, b)) / b + 0.5) : a / b);
-    default: return Value::of_float(float_modulo(a, b));
+    default:
+      return Value::of_float(float_modulo(a, b));
   }
 }
 
@@ -96,11 +107,13 @@ Value repeat_items(Interpreter& interpreter, const Value& value, std::int64_t co
 }
 
 /// What + and * do with texts, lists and tuples; nothing for other operands.
-std::optional<Value> sequence_arithmetic(Interpreter& interpreter, char symbol, const Value& a, const Value& b) {
+std::optional<Value> sequence_arithmetic(Interpreter& interpreter, char symbol, const Value& a,
+                                         const Value& b) {
   const Heap& heap = interpreter.heap();
   if (symbol == '+') {
     if (a.is(Kind::text) && b.is(Kind::text)) return concatenate(heap, a, b);
-    if (a.is(Kind::text)) fail(ErrorKind::data, "can only concatenate str (not \"{}\") to str", type_name(b));
+    if (a.is(Kind::text))
+      fail(ErrorKind::data, "can only concatenate str (not \"{}\") to str", type_name(b));
     if (!is_sequence(a) || a.kind != b.kind) return std::nullopt;
     std::vector<Value> items = items_of(a);
     items.insert(items.end(), items_of(b).begin(), items_of(b).end());
@@ -117,13 +130,15 @@ std::optional<Value> sequence_arithmetic(Interpreter& interpreter, char symbol, 
 
 }  // namespace
 
-Value apply_binary(Interpreter& interpreter, std::string_view symbol, const Value& a, const Value& b) {
+Value apply_binary(Interpreter& interpreter, std::string_view symbol, const Value& a,
+                   const Value& b) {
   if (symbol == "%" && a.is(Kind::text)) return format_percent(interpreter, a, b);
   require_defined(a);
   require_defined(b);
   const bool twice = symbol.size() == 2;
   if (a.is_whole() && b.is_whole()) return whole_arithmetic(symbol[0], twice, a.whole(), b.whole());
-  if (a.is_number() && b.is_number()) return float_arithmetic(symbol[0], twice, a.number(), b.number());
+  if (a.is_number() && b.is_number())
+    return float_arithmetic(symbol[0], twice, a.number(), b.number());
   if (!twice) {
     if (auto result = sequence_arithmetic(interpreter, symbol[0], a, b)) return std::move(*result);
   }
@@ -132,23 +147,29 @@ Value apply_binary(Interpreter& interpreter, std::string_view symbol, const Valu
 
 Value apply_unary(std::string_view symbol, const Value& value) {
   require_defined(value);
-  if (!value.is_number()) fail(ErrorKind::data, "bad operand type for unary {}: '{}'", symbol, type_name(value));
-  if (value.is(Kind::floating)) return Value::of_float(symbol == "-" ? -value.floating : value.floating);
-  return symbol == "-" ? whole_arithmetic('-', false, 0, value.whole()) : Value::of_int(value.whole());
+  if (!value.is_number())
+    fail(ErrorKind::data, "bad operand type for unary {}: '{}'", symbol, type_name(value));
+  if (value.is(Kind::floating))
+    return Value::of_float(symbol == "-" ? -value.floating : value.floating);
+  return symbol == "-" ? whole_arithmetic('-', false, 0, value.whole())
+                       : Value::of_int(value.whole());
 }
 
 bool contains(Interpreter& interpreter, const Value& container, const Value& needle) {
   switch (container.kind) {
-    case Kind::undefined: return false;
+    case Kind::undefined:
+      return false;
     case Kind::text:
       if (!needle.is(Kind::text)) {
         require_defined(needle);
-        fail(ErrorKind::data, "'in <string>' requires string as left operand, not {}", type_name(needle));
+        fail(ErrorKind::data, "'in <string>' requires string as left operand, not {}",
+             type_name(needle));
       }
       interpreter.budget().work(bytes_of(container).size());
       return bytes_of(container).find(bytes_of(needle)) != std::string::npos;
     case Kind::dict:
-      if (needle.is(Kind::list) || needle.is(Kind::dict)) fail(ErrorKind::data, "unhashable type: '{}'", type_name(needle));
+      if (needle.is(Kind::list) || needle.is(Kind::dict))
+        fail(ErrorKind::data, "unhashable type: '{}'", type_name(needle));
       interpreter.budget().work(dict_of(container).entries.size());
       return dict_of(container).find(needle) != nullptr;
     case Kind::list:
@@ -157,16 +178,19 @@ bool contains(Interpreter& interpreter, const Value& container, const Value& nee
     case Kind::view:
     case Kind::generator: {
       const std::vector<Value> items = interpreter.iterate(container);
-      return std::any_of(items.begin(), items.end(), [&](const Value& item) { return equal(item, needle); });
+      return std::any_of(items.begin(), items.end(),
+                         [&](const Value& item) { return equal(item, needle); });
     }
-    default: fail(ErrorKind::data, "argument of type '{}' is not iterable", type_name(container));
+    default:
+      fail(ErrorKind::data, "argument of type '{}' is not iterable", type_name(container));
   }
 }
 
 namespace {
 
 /// Python's rule for the bounds of a slice over `count` elements: the indices taken.
-std::vector<std::size_t> slice_indices(std::int64_t count, const Value& begin, const Value& end, const Value& step) {
+std::vector<std::size_t> slice_indices(std::int64_t count, const Value& begin, const Value& end,
+                                       const Value& step) {
   const std::int64_t stride = step.is(Kind::none) ? 1 : require_whole(step, "the step of a slice");
   if (stride == 0) fail(ErrorKind::data, "slice step cannot be zero");
   const std::int64_t lowest = stride > 0 ? 0 : -1, highest = stride > 0 ? count : count - 1;
@@ -189,19 +213,22 @@ std::vector<std::size_t> slice_indices(std::int64_t count, const Value& begin, c
 std::string range_label(const std::vector<Value>& numbers) {
   if (numbers.empty()) return "range(0, 0)";
   const std::int64_t step = numbers.size() > 1 ? numbers[1].integer - numbers[0].integer : 1;
-  const std::string bounds = fmt::format("range({}, {}", numbers.front().integer, numbers.back().integer + step);
+  const std::string bounds =
+      fmt::format("range({}, {}", numbers.front().integer, numbers.back().integer + step);
   return step == 1 ? bounds + ")" : fmt::format("{}, {})", bounds, step);
 }
 
 }  // namespace
 
-Value take_slice(Interpreter& interpreter, const Value& container, const Value& begin, const Value& end, const Value& step) {
+Value take_slice(Interpreter& interpreter, const Value& container, const Value& begin,
+                 const Value& end, const Value& step) {
   require_defined(container);
   const Heap& heap = interpreter.heap();
   if (container.is(Kind::text)) {
     heap.work(bytes_of(container).size() * 16);
     const std::vector<std::size_t> offsets = code_point_offsets(bytes_of(container));
-    const auto indices = slice_indices(static_cast<std::int64_t>(offsets.size()) - 1, begin, end, step);
+    const auto indices =
+        slice_indices(static_cast<std::int64_t>(offsets.size()) - 1, begin, end, step);
     if (indices.empty()) return heap.text("");
     if (step.is(Kind::none) || (step.is_whole() && step.whole() == 1)) {
       return slice(heap, container, offsets[indices.front()], offsets[indices.back() + 1]);
@@ -216,7 +243,8 @@ Value take_slice(Interpreter& interpreter, const Value& container, const Value& 
   const auto& items = items_of(container);
   interpreter.budget().step(1 + static_cast<std::int64_t>(items.size() / 16));
   std::vector<Value> taken;
-  for (const std::size_t i : slice_indices(static_cast<std::int64_t>(items.size()), begin, end, step)) {
+  for (const std::size_t i :
+       slice_indices(static_cast<std::int64_t>(items.size()), begin, end, step)) {
     taken.push_back(items[i]);
   }
   std::string label = container.is(Kind::range) ? range_label(taken) : "";

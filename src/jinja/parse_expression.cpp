@@ -49,7 +49,8 @@ ExpressionPtr Parser::parse_tuple(bool with_conditional) {
   const auto parse_one = [&] { return with_conditional ? parse_expression() : parse_logic(true); };
   const auto at_end = [&] {
     const TokenKind kind = peek().kind;
-    return kind == TokenKind::print_end || kind == TokenKind::block_end || is_symbol(")") || is_word("recursive");
+    return kind == TokenKind::print_end || kind == TokenKind::block_end || is_symbol(")") ||
+           is_word("recursive");
   };
   const Nesting nesting(*this);
   ExpressionPtr first = parse_one();
@@ -100,7 +101,8 @@ ExpressionPtr Parser::parse_compare() {
   };
   while (true) {
     const Token& token = peek();
-    if (token.kind == TokenKind::symbol && std::find(symbols.begin(), symbols.end(), token.text) != symbols.end()) {
+    if (token.kind == TokenKind::symbol &&
+        std::find(symbols.begin(), symbols.end(), token.text) != symbols.end()) {
       add(next().text);
     } else if (skip_word("in")) {
       add("in");
@@ -116,7 +118,9 @@ ExpressionPtr Parser::parse_compare() {
 
 /// Levels of binding: 0 is + and -, then ~, then 1 is * / // %, 2 is **, all from the left.
 ExpressionPtr Parser::parse_binary(int level) {
-  const auto parse_operand = [&] { return level == 0 ? parse_concat() : level == 1 ? parse_binary(2) : parse_unary(true); };
+  const auto parse_operand = [&] {
+    return level == 0 ? parse_concat() : level == 1 ? parse_binary(2) : parse_unary(true);
+  };
   const auto fits = [&] {
     if (level == 0) return is_symbol("+") || is_symbol("-");
     if (level == 1) return is_symbol("*") || is_symbol("/") || is_symbol("//") || is_symbol("%");
@@ -271,7 +275,8 @@ ExpressionPtr Parser::parse_attribute(ExpressionPtr node) {
     whole->operands.push_back(make(Kind_::constant));
     whole->operands.back()->constant = parse_integer(token);
   } else {
-    fail_at(token.line, "unexpected " + describe(token) + " after '.'; expected a name or a number");
+    fail_at(token.line,
+            "unexpected " + describe(token) + " after '.'; expected a name or a number");
   }
   return whole;
 }
@@ -314,7 +319,8 @@ ArgumentList Parser::parse_arguments() {
     if (is_symbol(")")) break;
     first = false;
     const int line = peek().line;
-    const bool named = peek().kind == TokenKind::name && peek(1).kind == TokenKind::symbol && peek(1).text == "=";
+    const bool named =
+        peek().kind == TokenKind::name && peek(1).kind == TokenKind::symbol && peek(1).text == "=";
     if (skip_symbol("**")) {
       if (list.star_star) fail_at(line, "a call has two '**' arguments");
       list.star_star = parse_expression();
@@ -328,7 +334,8 @@ ArgumentList Parser::parse_arguments() {
       next();
       list.named.push_back({std::move(name), parse_expression()});
     } else {
-      if (list.star || !list.named.empty()) fail_at(line, "a positional argument follows a named one");
+      if (list.star || !list.named.empty())
+        fail_at(line, "a positional argument follows a named one");
       list.positional.push_back(parse_expression());
     }
   }
@@ -356,7 +363,8 @@ ExpressionPtr Parser::parse_filters(ExpressionPtr node) {
 ExpressionPtr Parser::parse_filter(ExpressionPtr node) {
   ExpressionPtr whole = make(Kind_::filter, expect_name("a filter"));
   while (skip_symbol(".")) whole->name += "." + expect_name("a filter");
-  if (!soft_ && find_filter(whole->name) == nullptr) fail_at(whole->line, "No filter named '" + whole->name + "'");
+  if (!soft_ && find_filter(whole->name) == nullptr)
+    fail_at(whole->line, "No filter named '" + whole->name + "'");
   whole->operands.push_back(std::move(node));
   if (is_symbol("(")) whole->arguments = parse_arguments();
   return whole;
@@ -369,16 +377,18 @@ ExpressionPtr Parser::parse_test(ExpressionPtr node) {
   while (skip_symbol(".")) whole->name += "." + expect_name("a test");
   whole->operands.push_back(std::move(node));
   const Token& token = peek();
-  const bool operand = token.kind == TokenKind::text || token.kind == TokenKind::integer ||
-                       token.kind == TokenKind::floating || is_symbol("[") || is_symbol("{") ||
-                       (token.kind == TokenKind::name && !is_word("else") && !is_word("or") && !is_word("and"));
+  const bool operand =
+      token.kind == TokenKind::text || token.kind == TokenKind::integer ||
+      token.kind == TokenKind::floating || is_symbol("[") || is_symbol("{") ||
+      (token.kind == TokenKind::name && !is_word("else") && !is_word("or") && !is_word("and"));
   if (is_symbol("(")) {
     whole->arguments = parse_arguments();
   } else if (operand) {
     if (is_word("is")) fail_here("tests cannot be chained with 'is'");
     whole->arguments.positional.push_back(parse_postfix(parse_primary()));
   }
-  if (!soft_ && find_test(whole->name) == nullptr) fail_at(whole->line, "No test named '" + whole->name + "'");
+  if (!soft_ && find_test(whole->name) == nullptr)
+    fail_at(whole->line, "No test named '" + whole->name + "'");
   if (!negated) return whole;
   ExpressionPtr opposite = make(Kind_::negate);
   opposite->operands.push_back(std::move(whole));

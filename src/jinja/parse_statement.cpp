@@ -12,10 +12,12 @@ constexpr int kMaxDepth = 200;  // blocks and brackets inside each other
 
 }  // namespace
 
-Parser::Parser(std::vector<Token> tokens, const std::string& where) : tokens_(std::move(tokens)), where_(where) {}
+Parser::Parser(std::vector<Token> tokens, const std::string& where)
+    : tokens_(std::move(tokens)), where_(where) {}
 
 Parser::Nesting::Nesting(Parser& parser) : parser_(parser) {
-  if (parser.depth_ >= kMaxDepth) parser.fail_here("the template nests more than {} deep", kMaxDepth);
+  if (parser.depth_ >= kMaxDepth)
+    parser.fail_here("the template nests more than {} deep", kMaxDepth);
   ++parser.depth_;
 }
 
@@ -37,7 +39,9 @@ bool Parser::is_symbol(std::string_view symbol) const {
   return peek().kind == TokenKind::symbol && peek().text == symbol;
 }
 
-bool Parser::is_word(std::string_view word) const { return peek().kind == TokenKind::name && peek().text == word; }
+bool Parser::is_word(std::string_view word) const {
+  return peek().kind == TokenKind::name && peek().text == word;
+}
 
 bool Parser::skip_symbol(std::string_view symbol) {
   if (!is_symbol(symbol)) return false;
@@ -60,25 +64,35 @@ void Parser::expect_word(std::string_view word) {
 }
 
 std::string Parser::expect_name(std::string_view what) {
-  if (peek().kind != TokenKind::name) fail_here("unexpected {}; expected the name of {}", describe(peek()), what);
+  if (peek().kind != TokenKind::name)
+    fail_here("unexpected {}; expected the name of {}", describe(peek()), what);
   return next().text;
 }
 
 void Parser::expect_block_end() {
-  if (peek().kind != TokenKind::block_end) fail_here("unexpected {}; expected '%}}'", describe(peek()));
+  if (peek().kind != TokenKind::block_end)
+    fail_here("unexpected {}; expected '%}}'", describe(peek()));
   next();
 }
 
 std::string Parser::describe(const Token& token) const {
   switch (token.kind) {
-    case TokenKind::data: return "text";
-    case TokenKind::block_begin: return "'{%'";
-    case TokenKind::block_end: return "'%}'";
-    case TokenKind::print_begin: return "'{{'";
-    case TokenKind::print_end: return "'}}'";
-    case TokenKind::text: return "a string";
-    case TokenKind::end: return "end of the template";
-    default: return "'" + token.text + "'";
+    case TokenKind::data:
+      return "text";
+    case TokenKind::block_begin:
+      return "'{%'";
+    case TokenKind::block_end:
+      return "'%}'";
+    case TokenKind::print_begin:
+      return "'{{'";
+    case TokenKind::print_end:
+      return "'}}'";
+    case TokenKind::text:
+      return "a string";
+    case TokenKind::end:
+      return "end of the template";
+    default:
+      return "'" + token.text + "'";
   }
 }
 
@@ -105,12 +119,14 @@ std::unique_ptr<Block> Parser::parse_block(const EndWords& ends, std::string_vie
       next();
       statement.kind = Statement::Kind::print;
       statement.expressions.push_back(parse_tuple(true));
-      if (peek().kind != TokenKind::print_end) fail_here("unexpected {}; expected '}}}}'", describe(peek()));
+      if (peek().kind != TokenKind::print_end)
+        fail_here("unexpected {}; expected '}}}}'", describe(peek()));
       next();
       block->statements.push_back(std::move(statement));
     } else {
       next();
-      if (std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return is_word(end); })) return block;
+      if (std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return is_word(end); }))
+        return block;
       parse_statement(*block);
     }
   }
@@ -160,11 +176,12 @@ void Parser::parse_statement(Block& block) {
     if (loops_ == 0) fail_at(statement.line, "'" + word + "' outside of a loop");
     statement.kind = word == "break" ? Statement::Kind::break_loop : Statement::Kind::continue_loop;
   } else {
-    static constexpr std::string_view known[] = {"block", "extends", "include", "import", "from", "autoescape", "do",
-                                                 "trans", "debug"};
+    static constexpr std::string_view known[] = {
+        "block", "extends", "include", "import", "from", "autoescape", "do", "trans", "debug"};
     const bool is_known = std::find(std::begin(known), std::end(known), word) != std::end(known);
-    fail_at(statement.line, is_known ? "{% " + word + " %} is not supported in chat templates"
-                                     : "unexpected '" + word + "'; expected a tag such as if, for or set");
+    fail_at(statement.line,
+            is_known ? "{% " + word + " %} is not supported in chat templates"
+                     : "unexpected '" + word + "'; expected a tag such as if, for or set");
   }
   expect_block_end();
   block.statements.push_back(std::move(statement));
@@ -195,7 +212,8 @@ void Parser::parse_for(Statement& statement) {
   expect_word("in");
   statement.expressions.push_back(parse_tuple(false));
   statement.expressions.push_back(skip_word("if") ? parse_expression() : nullptr);
-  if (is_word("recursive")) fail_here("recursive loops are not supported; write a macro that calls itself");
+  if (is_word("recursive"))
+    fail_here("recursive loops are not supported; write a macro that calls itself");
   skip_symbol(":");
   expect_block_end();
   ++loops_;
@@ -216,16 +234,15 @@ void Parser::parse_set(Statement& statement) {
     statement.expressions.push_back(parse_tuple(true));
     return;
   }
-  if (statement.targets.front().is_tuple) fail_here("unexpected {}; expected '='", describe(peek()));
+  if (statement.targets.front().is_tuple)
+    fail_here("unexpected {}; expected '='", describe(peek()));
   statement.kind = Statement::Kind::set_block;
   statement.expressions.push_back(is_symbol("|") ? parse_filters(nullptr) : nullptr);
   statement.blocks.push_back(parse_scoped_block({"endset"}, "set"));
   next();
 }
 
-ExpressionPtr Parser::parse_filters_of_block() {
-  return parse_filters(parse_filter(nullptr));
-}
+ExpressionPtr Parser::parse_filters_of_block() { return parse_filters(parse_filter(nullptr)); }
 
 void Parser::parse_macro(Statement& statement) {
   statement.kind = Statement::Kind::macro;
@@ -244,7 +261,8 @@ void Parser::parse_call_block(Statement& statement) {
   statement.macro->line = statement.line;
   if (is_symbol("(")) parse_signature(*statement.macro);
   statement.expressions.push_back(parse_expression());
-  if (statement.expressions.back()->kind != Expression::Kind::call) fail_here("expected a call such as {{% call macro() %}}");
+  if (statement.expressions.back()->kind != Expression::Kind::call)
+    fail_here("expected a call such as {{% call macro() %}}");
   parse_macro_body(*statement.macro, "endcall");
 }
 
@@ -285,7 +303,9 @@ void Parser::parse_with(Statement& statement) {
 
 Target Parser::parse_target(bool with_namespace) {
   const Nesting nesting(*this);
-  const auto at_end = [&] { return is_word("in") || is_symbol("=") || is_symbol(")") || peek().kind == TokenKind::block_end; };
+  const auto at_end = [&] {
+    return is_word("in") || is_symbol("=") || is_symbol(")") || peek().kind == TokenKind::block_end;
+  };
   Target first = parse_one_target(with_namespace);
   if (!is_symbol(",")) return first;
   Target tuple;

@@ -84,8 +84,8 @@ class Parser {
   const std::string& where_;
   std::size_t position_ = 0;
   int depth_ = 0;
-  int loops_ = 0;                        ///< open loops: where break and continue may be
-  bool soft_ = false;                    ///< an unknown filter or test is told only when it is reached
+  int loops_ = 0;      ///< open loops: where break and continue may be
+  bool soft_ = false;  ///< an unknown filter or test is told only when it is reached
   std::vector<MacroDefinition*> macros_;  ///< open macros, to see what they use
   bool has_generation_ = false;
   Heap constants_{nullptr};

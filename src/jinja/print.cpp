@@ -65,7 +65,8 @@ void add_quoted(TextBuilder& builder, const TextObject& text) {
   builder.add(std::string(1, quote), outer);
 }
 
-void add_items(TextBuilder& builder, const Value& value, std::string_view open, std::string_view close) {
+void add_items(TextBuilder& builder, const Value& value, std::string_view open,
+               std::string_view close) {
   const ListObject& list = list_of(value);
   const Tag tag = source_tag(list.source);
   builder.add(open, tag);
@@ -94,15 +95,23 @@ void add_dict(TextBuilder& builder, const DictObject& dict) {
 /// What str() and repr() agree on.
 std::string plain_text(const Value& value) {
   switch (value.kind) {
-    case Kind::undefined: return "";
-    case Kind::none: return "None";
-    case Kind::boolean: return value.boolean ? "True" : "False";
-    case Kind::integer: return std::to_string(value.integer);
-    case Kind::floating: return float_text(value.floating);
+    case Kind::undefined:
+      return "";
+    case Kind::none:
+      return "None";
+    case Kind::boolean:
+      return value.boolean ? "True" : "False";
+    case Kind::integer:
+      return std::to_string(value.integer);
+    case Kind::floating:
+      return float_text(value.floating);
     case Kind::generator:
-    case Kind::range: return list_of(value).label;
-    case Kind::instance: return instance_of(value).print();
-    default: return "";
+    case Kind::range:
+      return list_of(value).label;
+    case Kind::instance:
+      return instance_of(value).print();
+    default:
+      return "";
   }
 }
 
@@ -113,19 +122,22 @@ std::string float_text(double number) {
   if (std::isinf(number)) return number < 0 ? "-inf" : "inf";
   if (number == 0) return std::signbit(number) ? "-0.0" : "0.0";
   char buffer[40];
-  const auto done = std::to_chars(buffer, buffer + sizeof(buffer), number, std::chars_format::scientific);
+  const auto done =
+      std::to_chars(buffer, buffer + sizeof(buffer), number, std::chars_format::scientific);
   std::string text(buffer, done.ptr);
   const std::size_t e = text.find('e');
   const int exponent = std::stoi(text.substr(e + 1));
   if (exponent < -4 || exponent >= 16) {
-    return text.substr(0, e) + fmt::format("e{}{:02}", exponent < 0 ? '-' : '+', std::abs(exponent));
+    return text.substr(0, e) +
+           fmt::format("e{}{:02}", exponent < 0 ? '-' : '+', std::abs(exponent));
   }
   std::string sign, digits;
   for (const char c : text.substr(0, e)) {
     if (c == '-') sign = "-";
     if (c >= '0' && c <= '9') digits += c;
   }
-  if (exponent < 0) return sign + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
+  if (exponent < 0)
+    return sign + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
   const auto whole = static_cast<std::size_t>(exponent) + 1;
   if (digits.size() <= whole) return sign + digits + std::string(whole - digits.size(), '0') + ".0";
   return sign + digits.substr(0, whole) + "." + digits.substr(whole);
@@ -138,18 +150,25 @@ void add_repr(TextBuilder& builder, const Value& value) {
       builder.add("Markup(");
       add_quoted(builder, text_of(value));
       return builder.add(")");
-    case Kind::list: return add_items(builder, value, "[", "]");
-    case Kind::tuple: return add_items(builder, value, "(", ")");
-    case Kind::view: return add_items(builder, value, list_of(value).label + "([", "])");
-    case Kind::dict: return add_dict(builder, dict_of(value));
-    case Kind::undefined: return builder.add("Undefined");
-    default: return builder.add(plain_text(value));
+    case Kind::list:
+      return add_items(builder, value, "[", "]");
+    case Kind::tuple:
+      return add_items(builder, value, "(", ")");
+    case Kind::view:
+      return add_items(builder, value, list_of(value).label + "([", "])");
+    case Kind::dict:
+      return add_dict(builder, dict_of(value));
+    case Kind::undefined:
+      return builder.add("Undefined");
+    default:
+      return builder.add(plain_text(value));
   }
 }
 
 Value to_text(const Heap& heap, const Value& value) {
   switch (value.kind) {
-    case Kind::text: return value;
+    case Kind::text:
+      return value;
     case Kind::list:
     case Kind::tuple:
     case Kind::view:
@@ -159,7 +178,8 @@ Value to_text(const Heap& heap, const Value& value) {
       heap.work(builder.size() * 16);
       return builder.finish(heap);
     }
-    default: return heap.text(plain_text(value));
+    default:
+      return heap.text(plain_text(value));
   }
 }
 
@@ -171,15 +191,23 @@ class JsonWriter {
 
   void add(const Value& value, Tag around) {
     switch (value.kind) {
-      case Kind::none: return builder_.add("null", around);
-      case Kind::boolean: return builder_.add(value.boolean ? "true" : "false", around);
-      case Kind::integer: return builder_.add(std::to_string(value.integer), around);
-      case Kind::floating: return builder_.add(number_text(value.floating), around);
-      case Kind::text: return add_text(text_of(value));
+      case Kind::none:
+        return builder_.add("null", around);
+      case Kind::boolean:
+        return builder_.add(value.boolean ? "true" : "false", around);
+      case Kind::integer:
+        return builder_.add(std::to_string(value.integer), around);
+      case Kind::floating:
+        return builder_.add(number_text(value.floating), around);
+      case Kind::text:
+        return add_text(text_of(value));
       case Kind::list:
-      case Kind::tuple: return add_list(list_of(value));
-      case Kind::dict: return add_dict(dict_of(value));
-      default: fail(ErrorKind::data, "Object of type {} is not JSON serializable", type_name(value));
+      case Kind::tuple:
+        return add_list(list_of(value));
+      case Kind::dict:
+        return add_dict(dict_of(value));
+      default:
+        fail(ErrorKind::data, "Object of type {} is not JSON serializable", type_name(value));
     }
   }
 
@@ -221,8 +249,9 @@ class JsonWriter {
     std::vector<const std::pair<Value, Value>*> entries;
     for (const auto& entry : dict.entries) entries.push_back(&entry);
     if (style_.sort_keys) {
-      std::stable_sort(entries.begin(), entries.end(),
-                       [](const auto* a, const auto* b) { return compare(a->first, b->first) < 0; });
+      std::stable_sort(entries.begin(), entries.end(), [](const auto* a, const auto* b) {
+        return compare(a->first, b->first) < 0;
+      });
     }
     add_all(entries.size(), '{', '}', tag, [&](std::size_t i) {
       add_key(entries[i]->first, tag);
@@ -257,14 +286,29 @@ class JsonWriter {
 
   void append_json(std::string& out, char32_t c) const {
     switch (c) {
-      case '"': out += "\\\""; return;
-      case '\\': out += "\\\\"; return;
-      case '\n': out += "\\n"; return;
-      case '\r': out += "\\r"; return;
-      case '\t': out += "\\t"; return;
-      case '\b': out += "\\b"; return;
-      case '\f': out += "\\f"; return;
-      default: break;
+      case '"':
+        out += "\\\"";
+        return;
+      case '\\':
+        out += "\\\\";
+        return;
+      case '\n':
+        out += "\\n";
+        return;
+      case '\r':
+        out += "\\r";
+        return;
+      case '\t':
+        out += "\\t";
+        return;
+      case '\b':
+        out += "\\b";
+        return;
+      case '\f':
+        out += "\\f";
+        return;
+      default:
+        break;
     }
     if (c < 0x20 || (style_.ensure_ascii && c >= 0x7F && c < 0x10000)) {
       out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));

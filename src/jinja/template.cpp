@@ -21,8 +21,10 @@ Template::Template() : parsed_(std::make_shared<Parsed>()) {}
 
 Template Template::parse(std::string_view source, std::string where) {
   if (const std::size_t invalid = find_invalid_utf8(source); invalid != std::string_view::npos) {
-    const auto line = std::count(source.begin(), source.begin() + static_cast<std::ptrdiff_t>(invalid), '\n') + 1;
-    fail(ErrorKind::model, "{}:{}: a byte that is not UTF-8; a template is UTF-8 text", where, line);
+    const auto line =
+        std::count(source.begin(), source.begin() + static_cast<std::ptrdiff_t>(invalid), '\n') + 1;
+    fail(ErrorKind::model, "{}:{}: a byte that is not UTF-8; a template is UTF-8 text", where,
+         line);
   }
   auto parsed = std::make_shared<Parsed>();
   parsed->where = std::move(where);
@@ -34,7 +36,8 @@ Template Template::parse(std::string_view source, std::string where) {
   return result;
 }
 
-Rendered Template::render(const nlohmann::ordered_json& variables, const RenderOptions& options) const {
+Rendered Template::render(const nlohmann::ordered_json& variables,
+                          const RenderOptions& options) const {
   Interpreter interpreter(options, parsed_->where);
   return interpreter.run(parsed_->block, variables);
 }

@@ -26,8 +26,9 @@ void TextBuilder::add(std::string_view bytes, Tag new_tag) {
 }
 
 void TextBuilder::add(const TextObject& text, std::size_t begin, std::size_t end) {
-  auto span = std::upper_bound(text.spans.begin(), text.spans.end(), begin,
-                               [](std::size_t position, const Span& s) { return position < s.end; });
+  auto span =
+      std::upper_bound(text.spans.begin(), text.spans.end(), begin,
+                       [](std::size_t position, const Span& s) { return position < s.end; });
   while (begin < end) {
     std::size_t stop = end;
     Tag tag;
@@ -64,7 +65,8 @@ Tag TagCursor::at(std::size_t position) {
 Value slice(const Heap& heap, const Value& text, std::size_t begin, std::size_t end) {
   const TextObject& object = text_of(text);
   if (begin == 0 && end == object.bytes.size()) return text;
-  if (object.spans.empty()) return heap.text(object.bytes.substr(begin, end - begin), {}, object.markup);
+  if (object.spans.empty())
+    return heap.text(object.bytes.substr(begin, end - begin), {}, object.markup);
   TextBuilder builder;
   builder.add(object, begin, end);
   return builder.finish(heap, object.markup);
@@ -80,7 +82,8 @@ Value concatenate(const Heap& heap, const Value& a, const Value& b) {
   return builder.finish(heap, markup);
 }
 
-Value map_code_points(const Heap& heap, const Value& text, const std::function<void(char32_t, std::string&)>& map) {
+Value map_code_points(const Heap& heap, const Value& text,
+                      const std::function<void(char32_t, std::string&)>& map) {
   const TextObject& object = text_of(text);
   heap.work(object.bytes.size() * 8);
   TextBuilder builder;
@@ -99,19 +102,31 @@ Value escape(const Heap& heap, const Value& text) {
   if (text_of(text).markup) return text;
   const Value escaped = map_code_points(heap, text, [](char32_t c, std::string& out) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: append_code_point(out, c);
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        append_code_point(out, c);
     }
   });
   const TextObject& object = text_of(escaped);
   return heap.text(object.bytes, object.spans, true);
 }
 
-std::vector<Value> split(const Heap& heap, const Value& text, std::string_view separator, std::int64_t max_splits) {
+std::vector<Value> split(const Heap& heap, const Value& text, std::string_view separator,
+                         std::int64_t max_splits) {
   const std::string& bytes = bytes_of(text);
   heap.work(bytes.size());
   std::vector<Value> parts;
@@ -126,7 +141,8 @@ std::vector<Value> split(const Heap& heap, const Value& text, std::string_view s
   return parts;
 }
 
-Value replace(const Heap& heap, const Value& text, std::string_view old, const TextObject& with, std::int64_t count) {
+Value replace(const Heap& heap, const Value& text, std::string_view old, const TextObject& with,
+              std::int64_t count) {
   const TextObject& object = text_of(text);
   heap.work(object.bytes.size());
   TextBuilder builder;
@@ -170,7 +186,8 @@ Value repeat(const Heap& heap, const Value& text, std::int64_t count) {
   return builder.finish(heap, object.markup);
 }
 
-Value strip(const Heap& heap, const Value& text, const std::optional<std::string>& characters, bool left, bool right) {
+Value strip(const Heap& heap, const Value& text, const std::optional<std::string>& characters,
+            bool left, bool right) {
   const std::string& bytes = bytes_of(text);
   heap.work(bytes.size());
   std::size_t begin = 0, end = bytes.size();

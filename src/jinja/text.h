@@ -21,7 +21,9 @@ class TextBuilder {
 
   std::size_t size() const { return bytes_.size(); }
   bool empty() const { return bytes_.empty(); }
-  Value finish(const Heap& heap, bool markup = false) { return heap.text(std::move(bytes_), std::move(spans_), markup); }
+  Value finish(const Heap& heap, bool markup = false) {
+    return heap.text(std::move(bytes_), std::move(spans_), markup);
+  }
   std::string take_bytes() { return std::move(bytes_); }
   const std::vector<Span>& spans() const { return spans_; }
 
@@ -50,17 +52,22 @@ Value slice(const Heap& heap, const Value& text, std::size_t begin, std::size_t 
 /// Joins two texts; escapes one where only the other is markup.
 Value concatenate(const Heap& heap, const Value& a, const Value& b);
 /// Every code point mapped to a text.
-Value map_code_points(const Heap& heap, const Value& text, const std::function<void(char32_t, std::string&)>& map);
+Value map_code_points(const Heap& heap, const Value& text,
+                      const std::function<void(char32_t, std::string&)>& map);
 /// &, <, >, " and ' as HTML entities; markup stays as it is.
 Value escape(const Heap& heap, const Value& text);
-/// The parts of `text` between the occurrences of `separator` (not empty), at most `max_splits` + 1; -1: all.
-std::vector<Value> split(const Heap& heap, const Value& text, std::string_view separator, std::int64_t max_splits);
+/// The parts of `text` between the occurrences of `separator` (not empty), at most `max_splits` +
+/// 1; -1: all.
+std::vector<Value> split(const Heap& heap, const Value& text, std::string_view separator,
+                         std::int64_t max_splits);
 /// Occurrences of `old` replaced, at most `count`; -1: all. As str.replace for an empty `old`.
-Value replace(const Heap& heap, const Value& text, std::string_view old, const TextObject& with, std::int64_t count);
+Value replace(const Heap& heap, const Value& text, std::string_view old, const TextObject& with,
+              std::int64_t count);
 /// The text `count` times.
 Value repeat(const Heap& heap, const Value& text, std::int64_t count);
 /// Without leading and trailing code points of `characters`; of white space where that is absent.
-Value strip(const Heap& heap, const Value& text, const std::optional<std::string>& characters, bool left, bool right);
+Value strip(const Heap& heap, const Value& text, const std::optional<std::string>& characters,
+            bool left, bool right);
 
 /// Python's str(): texts as they are with their tags, everything else printed.
 Value to_text(const Heap& heap, const Value& value);
@@ -76,7 +83,8 @@ struct JsonStyle {
   bool ensure_ascii = false;
   bool sort_keys = false;
 };
-/// Python's json.dumps, with the tags of what comes from messages. Throws Error(data) for what has no JSON.
+/// Python's json.dumps, with the tags of what comes from messages. Throws Error(data) for what has
+/// no JSON.
 void add_json(TextBuilder& builder, const Value& value, const JsonStyle& style);
 
 }  // namespace finetune::jinja

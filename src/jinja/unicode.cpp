@@ -26,7 +26,9 @@ char32_t next_code_point(std::string_view text, std::size_t& position) {
 }
 
 void append_code_point(std::string& text, char32_t code_point) {
-  const auto put = [&](char32_t byte) { text += static_cast<char>(static_cast<unsigned char>(byte)); };
+  const auto put = [&](char32_t byte) {
+    text += static_cast<char>(static_cast<unsigned char>(byte));
+  };
   if (code_point < 0x80) {
     put(code_point);
   } else if (code_point < 0x800) {
@@ -60,8 +62,9 @@ std::vector<std::size_t> code_point_offsets(std::string_view text) {
 }
 
 bool is_space(char32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+  return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
+         c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+         c == 0x205F || c == 0x3000;
 }
 
 std::size_t skip_space(std::string_view text, std::size_t position) {
@@ -95,7 +98,9 @@ bool is_upper(char32_t c) { return category(c) == UTF8PROC_CATEGORY_LU; }
 
 bool is_lower(char32_t c) { return category(c) == UTF8PROC_CATEGORY_LL; }
 
-bool is_cased(char32_t c) { return is_upper(c) || is_lower(c) || category(c) == UTF8PROC_CATEGORY_LT; }
+bool is_cased(char32_t c) {
+  return is_upper(c) || is_lower(c) || category(c) == UTF8PROC_CATEGORY_LT;
+}
 
 bool is_printable(char32_t c) {
   if (c == ' ') return true;
@@ -107,8 +112,10 @@ bool is_printable(char32_t c) {
     case UTF8PROC_CATEGORY_CN:
     case UTF8PROC_CATEGORY_ZL:
     case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_ZS: return false;
-    default: return true;
+    case UTF8PROC_CATEGORY_ZS:
+      return false;
+    default:
+      return true;
   }
 }
 
@@ -116,7 +123,8 @@ void append_upper(std::string& text, char32_t c) {
   if (c == kSharpS) {
     text += "SS";
   } else {
-    append_code_point(text, static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c))));
+    append_code_point(text,
+                      static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c))));
   }
 }
 
@@ -124,7 +132,8 @@ void append_lower(std::string& text, char32_t c) {
   if (c == 0x130) {  // the capital dotted I becomes two
     text += "i\xCC\x87";
   } else {
-    append_code_point(text, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+    append_code_point(text,
+                      static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
   }
 }
 
@@ -132,7 +141,8 @@ void append_title(std::string& text, char32_t c) {
   if (c == kSharpS) {
     text += "Ss";
   } else {
-    append_code_point(text, static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))));
+    append_code_point(text,
+                      static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))));
   }
 }
 

@@ -22,8 +22,8 @@ bool is_space(char32_t code_point);
 std::size_t skip_space(std::string_view text, std::size_t position);
 std::size_t trim_space(std::string_view text, std::size_t begin, std::size_t end);
 
-bool is_letter(char32_t code_point);   ///< str.isalpha
-bool is_digit(char32_t code_point);    ///< str.isdigit, without superscripts
+bool is_letter(char32_t code_point);  ///< str.isalpha
+bool is_digit(char32_t code_point);   ///< str.isdigit, without superscripts
 bool is_cased(char32_t code_point);
 bool is_upper(char32_t code_point);
 bool is_lower(char32_t code_point);

@@ -9,8 +9,8 @@ namespace finetune::jinja {
 
 namespace {
 
-constexpr std::int32_t kMaxDepth = 200;       // levels of values inside values
-constexpr std::size_t kIndexedEntries = 8;    // dictionaries up to here are searched entry by entry
+constexpr std::int32_t kMaxDepth = 200;     // levels of values inside values
+constexpr std::size_t kIndexedEntries = 8;  // dictionaries up to here are searched entry by entry
 constexpr std::size_t kMaxTextBytes = std::size_t{64} << 20;
 
 }  // namespace
@@ -77,7 +77,8 @@ Value Heap::text(std::string bytes, std::vector<Span> spans, bool markup) const 
   return value;
 }
 
-Value Heap::list(std::vector<Value> items, Kind kind, std::string label, std::int32_t source) const {
+Value Heap::list(std::vector<Value> items, Kind kind, std::string label,
+                 std::int32_t source) const {
   auto object = std::make_shared<ListObject>();
   std::int32_t depth = 0;
   for (const Value& item : items) depth = std::max(depth, item.depth());
@@ -91,28 +92,33 @@ Value Heap::list(std::vector<Value> items, Kind kind, std::string label, std::in
   return value;
 }
 
-Value Heap::dict(std::vector<std::pair<Value, Value>> entries, std::int32_t source, bool is_message) const {
+Value Heap::dict(std::vector<std::pair<Value, Value>> entries, std::int32_t source,
+                 bool is_message) const {
   auto object = std::make_shared<DictObject>();
   std::int32_t depth = 0;
   work(entries.size() * 4 * sizeof(Value));
   for (auto& [key, value] : entries) {
     require_defined(key);
-    if (key.is(Kind::list) || key.is(Kind::dict)) fail(ErrorKind::data, "unhashable type: '{}'", type_name(key));
+    if (key.is(Kind::list) || key.is(Kind::dict))
+      fail(ErrorKind::data, "unhashable type: '{}'", type_name(key));
     depth = std::max({depth, key.depth(), value.depth()});
     auto* old = const_cast<Value*>(object->find(key));
     if (old != nullptr) {
       *old = std::move(value);
       continue;
     }
-    if (budget_ != nullptr && object->texts.empty()) budget_->step(static_cast<std::int64_t>(object->entries.size() / 16));
+    if (budget_ != nullptr && object->texts.empty())
+      budget_->step(static_cast<std::int64_t>(object->entries.size() / 16));
     object->entries.emplace_back(std::move(key), std::move(value));
     if (object->entries.size() < kIndexedEntries) continue;
     const std::size_t first = object->texts.empty() ? 0 : object->entries.size() - 1;
     for (std::size_t i = first; i < object->entries.size(); ++i) {
-      if (object->entries[i].first.is(Kind::text)) object->texts.emplace(bytes_of(object->entries[i].first), i);
+      if (object->entries[i].first.is(Kind::text))
+        object->texts.emplace(bytes_of(object->entries[i].first), i);
     }
   }
-  count(*object, sizeof(DictObject) + object->entries.capacity() * (2 * sizeof(Value) + 32), depth + 1);
+  count(*object, sizeof(DictObject) + object->entries.capacity() * (2 * sizeof(Value) + 32),
+        depth + 1);
   object->source = source;
   object->is_message = is_message;
   Value value = Value::of(Kind::dict);
@@ -120,7 +126,8 @@ Value Heap::dict(std::vector<std::pair<Value, Value>> entries, std::int32_t sour
   return value;
 }
 
-Value Heap::instance(std::shared_ptr<Instance> object, std::int32_t depth, std::size_t bytes) const {
+Value Heap::instance(std::shared_ptr<Instance> object, std::int32_t depth,
+                     std::size_t bytes) const {
   count(*object, 128 + bytes, depth + 1);
   Value value = Value::of(Kind::instance);
   value.object = std::move(object);
@@ -136,18 +143,26 @@ Value Heap::undefined(std::string message) const {
 bool is_true(const Value& value) {
   switch (value.kind) {
     case Kind::undefined:
-    case Kind::none: return false;
-    case Kind::boolean: return value.boolean;
-    case Kind::integer: return value.integer != 0;
-    case Kind::floating: return value.floating != 0;
-    case Kind::text: return !bytes_of(value).empty();
+    case Kind::none:
+      return false;
+    case Kind::boolean:
+      return value.boolean;
+    case Kind::integer:
+      return value.integer != 0;
+    case Kind::floating:
+      return value.floating != 0;
+    case Kind::text:
+      return !bytes_of(value).empty();
     case Kind::list:
     case Kind::tuple:
     case Kind::range:
-    case Kind::view: return !items_of(value).empty();
-    case Kind::dict: return !dict_of(value).entries.empty();
+    case Kind::view:
+      return !items_of(value).empty();
+    case Kind::dict:
+      return !dict_of(value).entries.empty();
     case Kind::generator:
-    case Kind::instance: return true;
+    case Kind::instance:
+      return true;
   }
   return false;
 }
@@ -158,15 +173,19 @@ bool equal(const Value& a, const Value& b) {
   if (a.kind != b.kind) return false;
   if (a.object && a.object == b.object) return true;
   // Values that share parts can be far larger than the memory they take.
-  if (a.object && a.object->budget != nullptr) a.object->budget->work(a.is(Kind::text) ? bytes_of(a).size() : 1);
+  if (a.object && a.object->budget != nullptr)
+    a.object->budget->work(a.is(Kind::text) ? bytes_of(a).size() : 1);
   switch (a.kind) {
     case Kind::undefined:
-    case Kind::none: return true;
-    case Kind::text: return bytes_of(a) == bytes_of(b);
+    case Kind::none:
+      return true;
+    case Kind::text:
+      return bytes_of(a) == bytes_of(b);
     case Kind::list:
     case Kind::tuple:
     case Kind::range:
-      return std::equal(items_of(a).begin(), items_of(a).end(), items_of(b).begin(), items_of(b).end(), equal);
+      return std::equal(items_of(a).begin(), items_of(a).end(), items_of(b).begin(),
+                        items_of(b).end(), equal);
     case Kind::dict: {
       const auto& entries = dict_of(a).entries;
       if (entries.size() != dict_of(b).entries.size()) return false;
@@ -175,15 +194,18 @@ bool equal(const Value& a, const Value& b) {
         return other != nullptr && equal(entry.second, *other);
       });
     }
-    default: return a.object == b.object;
+    default:
+      return a.object == b.object;
   }
 }
 
 int compare(const Value& a, const Value& b, std::string_view operation) {
   require_defined(a);
   require_defined(b);
-  if (a.is_whole() && b.is_whole()) return a.whole() < b.whole() ? -1 : a.whole() > b.whole() ? 1 : 0;
-  if (a.is_number() && b.is_number()) return a.number() < b.number() ? -1 : a.number() > b.number() ? 1 : 0;
+  if (a.is_whole() && b.is_whole())
+    return a.whole() < b.whole() ? -1 : a.whole() > b.whole() ? 1 : 0;
+  if (a.is_number() && b.is_number())
+    return a.number() < b.number() ? -1 : a.number() > b.number() ? 1 : 0;
   // The order of UTF-8 bytes is that of code points.
   if (a.is(Kind::text) && b.is(Kind::text)) return bytes_of(a).compare(bytes_of(b));
   if (a.kind == b.kind && (a.is(Kind::list) || a.is(Kind::tuple))) {
@@ -193,7 +215,8 @@ int compare(const Value& a, const Value& b, std::string_view operation) {
     }
     return x.size() < y.size() ? -1 : x.size() > y.size() ? 1 : 0;
   }
-  fail(ErrorKind::data, "'{}' not supported between instances of '{}' and '{}'", operation, type_name(a), type_name(b));
+  fail(ErrorKind::data, "'{}' not supported between instances of '{}' and '{}'", operation,
+       type_name(a), type_name(b));
 }
 
 void require_defined(const Value& value) {
@@ -203,32 +226,47 @@ void require_defined(const Value& value) {
 
 std::string type_name(const Value& value) {
   switch (value.kind) {
-    case Kind::undefined: return "Undefined";
-    case Kind::none: return "NoneType";
-    case Kind::boolean: return "bool";
-    case Kind::integer: return "int";
-    case Kind::floating: return "float";
-    case Kind::text: return text_of(value).markup ? "Markup" : "str";
-    case Kind::list: return "list";
-    case Kind::tuple: return "tuple";
-    case Kind::range: return "range";
-    case Kind::view: return list_of(value).label;
-    case Kind::generator: return "generator";
-    case Kind::dict: return "dict";
-    case Kind::instance: return instance_of(value).type_name();
+    case Kind::undefined:
+      return "Undefined";
+    case Kind::none:
+      return "NoneType";
+    case Kind::boolean:
+      return "bool";
+    case Kind::integer:
+      return "int";
+    case Kind::floating:
+      return "float";
+    case Kind::text:
+      return text_of(value).markup ? "Markup" : "str";
+    case Kind::list:
+      return "list";
+    case Kind::tuple:
+      return "tuple";
+    case Kind::range:
+      return "range";
+    case Kind::view:
+      return list_of(value).label;
+    case Kind::generator:
+      return "generator";
+    case Kind::dict:
+      return "dict";
+    case Kind::instance:
+      return instance_of(value).type_name();
   }
   return "";
 }
 
 std::int64_t require_whole(const Value& value, std::string_view what) {
   require_defined(value);
-  if (!value.is_whole()) fail(ErrorKind::data, "{} is a '{}'; expected an integer", what, type_name(value));
+  if (!value.is_whole())
+    fail(ErrorKind::data, "{} is a '{}'; expected an integer", what, type_name(value));
   return value.whole();
 }
 
 const TextObject& require_text(const Value& value, std::string_view what) {
   require_defined(value);
-  if (!value.is(Kind::text)) fail(ErrorKind::data, "{} is a '{}'; expected a string", what, type_name(value));
+  if (!value.is(Kind::text))
+    fail(ErrorKind::data, "{} is a '{}'; expected a string", what, type_name(value));
   return text_of(value);
 }
 

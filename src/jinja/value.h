@@ -17,7 +17,8 @@ class Interpreter;
 /// What a template may use up while it renders; throws Error(data) at the limit.
 class Budget {
  public:
-  Budget(std::int64_t max_steps, std::size_t max_bytes) : max_steps_(max_steps), max_bytes_(max_bytes) {}
+  Budget(std::int64_t max_steps, std::size_t max_bytes)
+      : max_steps_(max_steps), max_bytes_(max_bytes) {}
 
   void step(std::int64_t count = 1) {
     steps_ += count;
@@ -62,16 +63,32 @@ struct Object {
     if (budget != nullptr) budget->release(counted);
   }
 
-  std::int32_t depth = 0;  ///< levels of values inside values; bounded, so that destructors do not recurse deeply
+  std::int32_t depth =
+      0;  ///< levels of values inside values; bounded, so that destructors do not recurse deeply
   Budget* budget = nullptr;
   std::size_t counted = 0;
 };
 
-/// Kinds of values, as in Python. `instance` is everything with a behaviour of its own: functions, macros, loops, namespaces.
-enum class Kind { undefined, none, boolean, integer, floating, text, list, tuple, range, view, generator, dict, instance };
+/// Kinds of values, as in Python. `instance` is everything with a behaviour of its own: functions,
+/// macros, loops, namespaces.
+enum class Kind {
+  undefined,
+  none,
+  boolean,
+  integer,
+  floating,
+  text,
+  list,
+  tuple,
+  range,
+  view,
+  generator,
+  dict,
+  instance
+};
 
-/// A value of the template language. Copies share the object behind it, which never changes (but for generators and
-/// instances).
+/// A value of the template language. Copies share the object behind it, which never changes (but
+/// for generators and instances).
 struct Value {
   Kind kind = Kind::undefined;
   union {
@@ -104,7 +121,9 @@ struct Value {
   }
 
   bool is(Kind other) const { return kind == other; }
-  bool is_number() const { return kind == Kind::boolean || kind == Kind::integer || kind == Kind::floating; }
+  bool is_number() const {
+    return kind == Kind::boolean || kind == Kind::integer || kind == Kind::floating;
+  }
   bool is_whole() const { return kind == Kind::boolean || kind == Kind::integer; }
   /// A list, tuple, range, view or generator: it has a ListObject.
   bool has_items() const { return kind >= Kind::list && kind <= Kind::generator; }
@@ -121,15 +140,16 @@ struct TextObject : Object {
 
 struct ListObject : Object {
   std::vector<Value> items;
-  std::string label;           ///< how a range, view or generator prints
-  std::size_t position = 0;    ///< of a generator
-  std::int32_t source = -1;    ///< the message this list came from
+  std::string label;         ///< how a range, view or generator prints
+  std::size_t position = 0;  ///< of a generator
+  std::int32_t source = -1;  ///< the message this list came from
 };
 
 struct DictObject : Object {
   std::vector<std::pair<Value, Value>> entries;
-  std::unordered_map<std::string_view, std::size_t> texts;  ///< text key -> entry, of large dictionaries
-  std::int32_t source = -1;                                 ///< the message this dictionary came from, or is
+  std::unordered_map<std::string_view, std::size_t>
+      texts;                 ///< text key -> entry, of large dictionaries
+  std::int32_t source = -1;  ///< the message this dictionary came from, or is
   bool is_message = false;
 
   const Value* find(std::string_view key) const;
@@ -155,11 +175,15 @@ struct Instance : Object {
   virtual bool is_namespace() const { return false; }
 };
 
-inline const TextObject& text_of(const Value& value) { return static_cast<const TextObject&>(*value.object); }
+inline const TextObject& text_of(const Value& value) {
+  return static_cast<const TextObject&>(*value.object);
+}
 inline const std::string& bytes_of(const Value& value) { return text_of(value).bytes; }
 inline ListObject& list_of(const Value& value) { return static_cast<ListObject&>(*value.object); }
 inline const std::vector<Value>& items_of(const Value& value) { return list_of(value).items; }
-inline const DictObject& dict_of(const Value& value) { return static_cast<const DictObject&>(*value.object); }
+inline const DictObject& dict_of(const Value& value) {
+  return static_cast<const DictObject&>(*value.object);
+}
 inline Instance& instance_of(const Value& value) { return static_cast<Instance&>(*value.object); }
 
 /// Makes values whose memory is counted.
@@ -168,12 +192,16 @@ class Heap {
   explicit Heap(Budget* budget) : budget_(budget) {}
 
   Value text(std::string bytes, std::vector<Span> spans = {}, bool markup = false) const;
-  Value list(std::vector<Value> items, Kind kind = Kind::list, std::string label = {}, std::int32_t source = -1) const;
+  Value list(std::vector<Value> items, Kind kind = Kind::list, std::string label = {},
+             std::int32_t source = -1) const;
   Value tuple(std::vector<Value> items) const { return list(std::move(items), Kind::tuple); }
-  Value generator(std::vector<Value> items) const { return list(std::move(items), Kind::generator, "<generator object>"); }
-  /// A later entry replaces an earlier one of an equal key, at its place. Throws Error(data) for a key that is a list or
-  /// a dictionary.
-  Value dict(std::vector<std::pair<Value, Value>> entries, std::int32_t source = -1, bool is_message = false) const;
+  Value generator(std::vector<Value> items) const {
+    return list(std::move(items), Kind::generator, "<generator object>");
+  }
+  /// A later entry replaces an earlier one of an equal key, at its place. Throws Error(data) for a
+  /// key that is a list or a dictionary.
+  Value dict(std::vector<std::pair<Value, Value>> entries, std::int32_t source = -1,
+             bool is_message = false) const;
   /// A value over an instance; `depth` and `bytes` are those of the values inside.
   Value instance(std::shared_ptr<Instance> object, std::int32_t depth, std::size_t bytes = 0) const;
   Value undefined(std::string message) const;

@@ -15,7 +15,8 @@ namespace {
 constexpr int kMaxJsonDepth = 150;
 
 /// Fields of a message that name things; what an assistant says is in the others.
-constexpr std::array<std::string_view, 5> kUntracked = {"role", "name", "tool_call_id", "weight", "from"};
+constexpr std::array<std::string_view, 5> kUntracked = {"role", "name", "tool_call_id", "weight",
+                                                        "from"};
 
 }  // namespace
 
@@ -34,18 +35,23 @@ Interpreter::~Interpreter() {
 }
 
 Value Interpreter::from_json(const nlohmann::ordered_json& json, std::int32_t source, int depth) {
-  if (depth > kMaxJsonDepth) fail(ErrorKind::data, "the variables are nested more than {} deep", kMaxJsonDepth);
+  if (depth > kMaxJsonDepth)
+    fail(ErrorKind::data, "the variables are nested more than {} deep", kMaxJsonDepth);
   budget_.step();
   switch (json.type()) {
-    case nlohmann::json::value_t::boolean: return Value::of_bool(json.get<bool>());
-    case nlohmann::json::value_t::number_integer: return Value::of_int(json.get<std::int64_t>());
+    case nlohmann::json::value_t::boolean:
+      return Value::of_bool(json.get<bool>());
+    case nlohmann::json::value_t::number_integer:
+      return Value::of_int(json.get<std::int64_t>());
     case nlohmann::json::value_t::number_unsigned: {
       const auto number = json.get<std::uint64_t>();
       constexpr auto largest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-      if (number > largest) fail(ErrorKind::data, "the number {} of the variables is larger than {}", number, largest);
+      if (number > largest)
+        fail(ErrorKind::data, "the number {} of the variables is larger than {}", number, largest);
       return Value::of_int(static_cast<std::int64_t>(number));
     }
-    case nlohmann::json::value_t::number_float: return Value::of_float(json.get<double>());
+    case nlohmann::json::value_t::number_float:
+      return Value::of_float(json.get<double>());
     case nlohmann::json::value_t::string: {
       const auto& text = json.get_ref<const std::string&>();
       std::vector<Span> spans;
@@ -64,7 +70,8 @@ Value Interpreter::from_json(const nlohmann::ordered_json& json, std::int32_t so
       }
       return heap_.dict(std::move(entries), source);
     }
-    default: return Value::none();
+    default:
+      return Value::none();
   }
 }
 
@@ -73,7 +80,8 @@ Value Interpreter::message_from_json(const nlohmann::ordered_json& json, std::in
   if (!json.is_object()) return from_json(json, index, 1);
   std::vector<std::pair<Value, Value>> entries;
   for (const auto& [name, value] : json.items()) {
-    const bool untracked = std::find(kUntracked.begin(), kUntracked.end(), name) != kUntracked.end();
+    const bool untracked =
+        std::find(kUntracked.begin(), kUntracked.end(), name) != kUntracked.end();
     entries.emplace_back(heap_.text(name), from_json(value, untracked ? -1 : index, 1));
   }
   return heap_.dict(std::move(entries), index, true);
@@ -86,7 +94,8 @@ Rendered Interpreter::run(const Block& block, const nlohmann::ordered_json& vari
       if (name == "messages" && value.is_array()) {
         std::vector<Value> messages;
         for (const auto& message : value) {
-          messages.push_back(message_from_json(message, static_cast<std::int32_t>(messages.size())));
+          messages.push_back(
+              message_from_json(message, static_cast<std::int32_t>(messages.size())));
         }
         scope_->variables[name] = heap_.list(std::move(messages));
       } else {
@@ -101,7 +110,8 @@ Rendered Interpreter::run(const Block& block, const nlohmann::ordered_json& vari
   }
   Rendered rendered;
   for (const Span& span : output_.spans()) {
-    if (span.tag.source >= 0) rendered.tracked.push_back({span.begin, span.end, span.tag.source, span.tag.turn});
+    if (span.tag.source >= 0)
+      rendered.tracked.push_back({span.begin, span.end, span.tag.source, span.tag.turn});
     if (!span.tag.generated) continue;
     if (!rendered.generation.empty() && rendered.generation.back().end == span.begin) {
       rendered.generation.back().end = span.end;

@@ -11,9 +11,11 @@ namespace {
 /// Queries, keys and values of all tokens, [N, heads, D] each.
 std::array<Tensor, 3> project(const AttentionBlock& attention, const Tensor& x, const Pass& pass) {
   const ModelConfig& config = pass.config;
-  const std::int64_t queries = config.num_attention_heads, keys = config.num_key_value_heads, dim = config.head_dim;
+  const std::int64_t queries = config.num_attention_heads, keys = config.num_key_value_heads,
+                     dim = config.head_dim;
   if (!attention.qkv_proj.defined()) {
-    const Tensor q = attention.q_proj.forward(x, pass.context), k = attention.k_proj.forward(x, pass.context);
+    const Tensor q = attention.q_proj.forward(x, pass.context),
+                 k = attention.k_proj.forward(x, pass.context);
     const Tensor v = attention.v_proj.forward(x, pass.context).view({-1, keys, dim});
     // Norms over all heads together come before the heads are told apart (OLMo 2).
     const bool all_heads = config.qk_norm == ModelConfig::QkNorm::all_heads;
@@ -26,10 +28,12 @@ std::array<Tensor, 3> project(const AttentionBlock& attention, const Tensor& x, 
     return {heads.select(2, 0), heads.select(2, 1), heads.select(2, 2)};
   }
   const Tensor heads = qkv.view({-1, queries + 2 * keys, dim});
-  return {heads.narrow(1, 0, queries), heads.narrow(1, queries, keys), heads.narrow(1, queries + keys, keys)};
+  return {heads.narrow(1, 0, queries), heads.narrow(1, queries, keys),
+          heads.narrow(1, queries + keys, keys)};
 }
 
-Tensor attention_forward(const AttentionBlock& block, std::size_t index, const Tensor& x, const Pass& pass) {
+Tensor attention_forward(const AttentionBlock& block, std::size_t index, const Tensor& x,
+                         const Pass& pass) {
   const ModelConfig& config = pass.config;
   const LayerConfig& layer = config.layers[index];
   auto [q, k, v] = project(block, x, pass);
@@ -45,8 +49,8 @@ Tensor attention_forward(const AttentionBlock& block, std::size_t index, const T
   const AttentionOptions options{layer.attention_scale, layer.window, config.attention_softcap};
   const Tensor out = pass.cache == nullptr
                          ? attention(q, k, v, pass.starts, options)
-                         : cached_attention(q, k, v, pass.starts, options, pass.cache->layers[index],
-                                            pass.cache->lengths);
+                         : cached_attention(q, k, v, pass.starts, options,
+                                            pass.cache->layers[index], pass.cache->lengths);
   return block.o_proj.forward(out.flatten(1, 2), pass.context);
 }
 
@@ -68,17 +72,21 @@ Tensor mlp_forward(const MlpBlock& mlp, const Tensor& x, const Pass& pass) {
   return mlp.down_proj.forward(inner(), pass.context);
 }
 
-Tensor layer_forward(const DecoderLayer& layer, std::size_t index, const Tensor& x, const Pass& pass) {
+Tensor layer_forward(const DecoderLayer& layer, std::size_t index, const Tensor& x,
+                     const Pass& pass) {
   const double scale = pass.config.residual_scale;
   const auto feed_forward = [&](const Tensor& input) {
-    const Tensor out = layer.moe ? moe_forward(*layer.moe, input, pass) : mlp_forward(layer.mlp, input, pass);
+    const Tensor out =
+        layer.moe ? moe_forward(*layer.moe, input, pass) : mlp_forward(layer.mlp, input, pass);
     return scaled(layer.mlp_out_norm.forward(out), scale);
   };
   const Tensor normalized = layer.attention_norm.forward(x);
-  const Tensor attended =
-      scaled(layer.attention_out_norm.forward(attention_forward(layer.attention, index, normalized, pass)), scale);
+  const Tensor attended = scaled(
+      layer.attention_out_norm.forward(attention_forward(layer.attention, index, normalized, pass)),
+      scale);
   if (pass.config.parallel_blocks) {
-    return x + attended + feed_forward(layer.mlp_norm.defined() ? layer.mlp_norm.forward(x) : normalized);
+    return x + attended +
+           feed_forward(layer.mlp_norm.defined() ? layer.mlp_norm.forward(x) : normalized);
   }
   const Tensor middle = x + attended;
   return middle + feed_forward(layer.mlp_norm.forward(middle));

@@ -11,9 +11,11 @@
 
 namespace finetune {
 
-Tensor CausalLM::embed(const Tensor& input_ids, std::span<const std::int64_t> starts, const KvCache* cache) const {
+Tensor CausalLM::embed(const Tensor& input_ids, std::span<const std::int64_t> starts,
+                       const KvCache* cache) const {
   Tensor x = at::embedding(embed_tokens, input_ids).to(compute_dtype);
-  if (config.embedding_scale != 1.0) {  // rounded to the compute type first, as transformers does for Gemma
+  if (config.embedding_scale !=
+      1.0) {  // rounded to the compute type first, as transformers does for Gemma
     x = x * at::scalar_tensor(config.embedding_scale, x.options().requires_grad(false));
   }
   if (!embed_positions.defined()) return x;
@@ -22,7 +24,8 @@ Tensor CausalLM::embed(const Tensor& input_ids, std::span<const std::int64_t> st
     const std::int64_t first = cache == nullptr ? 0 : cache->lengths[s];
     for (std::int64_t i = 0; i < starts[s + 1] - starts[s]; ++i) positions.push_back(first + i);
   }
-  return x + at::embedding(embed_positions, at::tensor(positions, at::kLong).to(device)).to(compute_dtype);
+  return x + at::embedding(embed_positions, at::tensor(positions, at::kLong).to(device))
+                 .to(compute_dtype);
 }
 
 Tensor CausalLM::forward(const Tensor& input_ids, std::span<const std::int64_t> starts,

@@ -29,8 +29,10 @@ bool ConfigReader::holds_null(const std::string& key) const {
   return found != values_.end() && found->is_null();
 }
 
-std::int64_t ConfigReader::size(const std::string& key, std::optional<std::int64_t> fallback) const {
-  constexpr std::int64_t kLargest = std::int64_t{1} << 31;  // a hostile number must not overflow a shape
+std::int64_t ConfigReader::size(const std::string& key,
+                                std::optional<std::int64_t> fallback) const {
+  constexpr std::int64_t kLargest = std::int64_t{1}
+                                    << 31;  // a hostile number must not overflow a shape
   const json* value = find(key);
   if (value == nullptr) {
     if (fallback) return *fallback;

@@ -10,8 +10,8 @@
 
 namespace finetune {
 
-/// Checked reading of config.json: a field of the wrong type or range is Error(model) naming file and field.
-/// null counts as absent, as in transformers.
+/// Checked reading of config.json: a field of the wrong type or range is Error(model) naming file
+/// and field. null counts as absent, as in transformers.
 class ConfigReader {
  public:
   explicit ConfigReader(std::filesystem::path path);

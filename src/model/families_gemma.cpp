@@ -8,14 +8,16 @@ namespace finetune {
 
 namespace {
 
-/// What all Gemmas share: (1 + weight) norms, scaled embeddings, heads of 256, tied embeddings, GELU by tanh.
+/// What all Gemmas share: (1 + weight) norms, scaled embeddings, heads of 256, tied embeddings,
+/// GELU by tanh.
 ModelConfig read_gemma_base(const ConfigReader& reader) {
   ModelConfig config = read_common(reader, 256);
   config.norm = NormKind::rms_plus_one;
   config.embedding_scale = std::sqrt(static_cast<double>(config.hidden_size));
   config.tie_word_embeddings = reader.flag("tie_word_embeddings", true);
   if (reader.flag("use_bidirectional_attention", false)) {
-    reader.fail_field("use_bidirectional_attention", "is true", "false: a model that sees later tokens is not trained to predict them");
+    reader.fail_field("use_bidirectional_attention", "is true",
+                      "false: a model that sees later tokens is not trained to predict them");
   }
   return config;
 }
@@ -59,12 +61,14 @@ ModelConfig read_gemma2(const ConfigReader& reader) {
   const std::vector<bool> sliding = read_sliding_layers(reader, config);
   if (reader.holds_null("sliding_window")) return config;
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
-    if (sliding.empty() ? i % 2 == 0 : sliding[i]) config.layers[i].window = reader.size("sliding_window", 4096);
+    if (sliding.empty() ? i % 2 == 0 : sliding[i])
+      config.layers[i].window = reader.size("sliding_window", 4096);
   }
   return config;
 }
 
-/// Norms over each head, and two sets of rotary angles: layers with a window have unscaled ones of their own.
+/// Norms over each head, and two sets of rotary angles: layers with a window have unscaled ones of
+/// their own.
 ModelConfig read_gemma3_text(const ConfigReader& reader) {
   ModelConfig config = read_gemma_base(reader);
   config.activation = read_activation(reader, {"hidden_activation"}, "gelu_pytorch_tanh");
@@ -75,7 +79,8 @@ ModelConfig read_gemma3_text(const ConfigReader& reader) {
   config.names.k_norm = "k_norm";
   config.attention_softcap = read_softcap(reader, "attn_logit_softcapping", 0.0);
   config.logit_softcap = read_softcap(reader, "final_logit_softcapping", 0.0);
-  if (reader.find("rope_parameters") != nullptr && reader.section("rope_parameters").find("full_attention") != nullptr) {
+  if (reader.find("rope_parameters") != nullptr &&
+      reader.section("rope_parameters").find("full_attention") != nullptr) {
     const ConfigReader both = reader.section("rope_parameters");
     config.ropes = {read_rope_object(reader, both.section("full_attention"), config, 1000000.0),
                     read_rope_object(reader, both.section("sliding_attention"), config, 10000.0)};
@@ -86,11 +91,13 @@ ModelConfig read_gemma3_text(const ConfigReader& reader) {
     config.ropes = {read_rope(reader, config, 1000000.0), local};
   }
   const std::vector<bool> sliding = read_sliding_layers(reader, config);
-  const auto pattern = static_cast<std::size_t>(reader.size_of_either("_sliding_window_pattern", "sliding_window_pattern", 6));
+  const auto pattern = static_cast<std::size_t>(
+      reader.size_of_either("_sliding_window_pattern", "sliding_window_pattern", 6));
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
     if (!(sliding.empty() ? (i + 1) % pattern != 0 : sliding[i])) continue;
     config.layers[i].rope = 1;
-    if (!reader.holds_null("sliding_window")) config.layers[i].window = reader.size("sliding_window", 4096);
+    if (!reader.holds_null("sliding_window"))
+      config.layers[i].window = reader.size("sliding_window", 4096);
   }
   return config;
 }

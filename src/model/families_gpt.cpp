@@ -17,7 +17,8 @@ void read_plain_mlp(const ConfigReader& reader, ModelConfig& config, const char*
   config.names.gate = "";
 }
 
-void require_whole_heads(const ConfigReader& reader, const ModelConfig& config, const std::string& key) {
+void require_whole_heads(const ConfigReader& reader, const ModelConfig& config,
+                         const std::string& key) {
   if (config.hidden_size % config.num_attention_heads == 0) return;
   reader.fail_field(key, fmt::format("is {}", config.num_attention_heads),
                     fmt::format("a divisor of the hidden size ({})", config.hidden_size));
@@ -25,7 +26,8 @@ void require_whole_heads(const ConfigReader& reader, const ModelConfig& config, 
 
 }  // namespace
 
-/// Learned positions, Conv1D weights (stored [in, out]), tied embeddings. Source: transformers' GPT2Config.
+/// Learned positions, Conv1D weights (stored [in, out]), tied embeddings. Source: transformers'
+/// GPT2Config.
 ModelConfig read_gpt2(const ConfigReader& reader) {
   ModelConfig config;
   config.hidden_size = reader.size_of_either("n_embd", "hidden_size");
@@ -34,7 +36,8 @@ ModelConfig read_gpt2(const ConfigReader& reader) {
   config.num_key_value_heads = config.num_attention_heads;
   config.intermediate_size = reader.size("n_inner", 4 * config.hidden_size);
   config.vocab_size = reader.size("vocab_size");
-  config.max_position_embeddings = reader.size_of_either("n_positions", "max_position_embeddings", 1024);
+  config.max_position_embeddings =
+      reader.size_of_either("n_positions", "max_position_embeddings", 1024);
   require_whole_heads(reader, config, "n_head");
   config.head_dim = config.hidden_size / config.num_attention_heads;
   read_plain_mlp(reader, config, "layer_norm_epsilon");
@@ -55,18 +58,21 @@ ModelConfig read_gpt2(const ConfigReader& reader) {
   names.attention_norm = "ln_1";
   names.mlp_norm = "ln_2";
   config.layers = plain_layers(config);
-  const bool scales = reader.flag("scale_attn_weights", true), by_layer = reader.flag("scale_attn_by_inverse_layer_idx", false);
+  const bool scales = reader.flag("scale_attn_weights", true),
+             by_layer = reader.flag("scale_attn_by_inverse_layer_idx", false);
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
     LayerConfig& layer = config.layers[i];
     layer.rope = -1;
     if (!scales) layer.attention_scale = 1.0;
     if (by_layer) layer.attention_scale /= static_cast<double>(i + 1);
   }
-  if (reader.flag("add_cross_attention", false)) reader.fail_field("add_cross_attention", "is true", "false: a decoder alone");
+  if (reader.flag("add_cross_attention", false))
+    reader.fail_field("add_cross_attention", "is true", "false: a decoder alone");
   return config;
 }
 
-/// One projection with each head's q, k and v together, a part of each head rotated, parallel blocks.
+/// One projection with each head's q, k and v together, a part of each head rotated, parallel
+/// blocks.
 ModelConfig read_gpt_neox(const ConfigReader& reader) {
   ModelConfig config = read_common(reader);
   require_whole_heads(reader, config, "num_attention_heads");
@@ -86,7 +92,8 @@ ModelConfig read_gpt_neox(const ConfigReader& reader) {
   names.o = "dense";
   names.up = "dense_h_to_4h";
   names.down = "dense_4h_to_h";
-  config.ropes = {read_rope(reader, config, reader.positive("rotary_emb_base", 10000.0), reader.positive("rotary_pct", 0.25))};
+  config.ropes = {read_rope(reader, config, reader.positive("rotary_emb_base", 10000.0),
+                            reader.positive("rotary_pct", 0.25))};
   return config;
 }
 

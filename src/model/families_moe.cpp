@@ -8,12 +8,14 @@ namespace finetune {
 
 namespace {
 
-void read_experts(const ConfigReader& reader, ModelConfig& config, std::int64_t intermediate_size, std::int64_t per_token) {
+void read_experts(const ConfigReader& reader, ModelConfig& config, std::int64_t intermediate_size,
+                  std::int64_t per_token) {
   MoeConfig& moe = config.moe;
   moe.num_experts = reader.size_of_either("num_local_experts", "num_experts");
   moe.num_experts_per_token = reader.size("num_experts_per_tok", per_token);
   moe.intermediate_size = intermediate_size;
-  if (reader.flag("output_router_logits", false)) moe.aux_loss_coef = reader.number("router_aux_loss_coef", 0.001);
+  if (reader.flag("output_router_logits", false))
+    moe.aux_loss_coef = reader.number("router_aux_loss_coef", 0.001);
   if (moe.num_experts_per_token > moe.num_experts) {
     reader.fail_field("num_experts_per_tok", fmt::format("is {}", moe.num_experts_per_token),
                       fmt::format("at most the number of experts ({})", moe.num_experts));
@@ -25,7 +27,8 @@ void read_sparse_layers(const ConfigReader& reader, ModelConfig& config) {
   const std::vector<double> dense = reader.numbers("mlp_only_layers");
   const auto step = static_cast<std::size_t>(reader.size("decoder_sparse_step", 1));
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
-    const bool listed = std::find(dense.begin(), dense.end(), static_cast<double>(i)) != dense.end();
+    const bool listed =
+        std::find(dense.begin(), dense.end(), static_cast<double>(i)) != dense.end();
     config.layers[i].sparse = !listed && (i + 1) % step == 0;
   }
 }

@@ -20,15 +20,21 @@ namespace {
 
 /// Tensors that older exports carry and nobody needs: rotary tables and causal masks.
 bool harmless(const std::string& name) {
-  const char* endings[] = {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"};
-  return std::any_of(std::begin(endings), std::end(endings), [&](const char* ending) { return name.ends_with(ending); });
+  const char* endings[] = {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias",
+                           ".attention.bias", ".attention.masked_bias"};
+  return std::any_of(std::begin(endings), std::end(endings),
+                     [&](const char* ending) { return name.ends_with(ending); });
 }
 
 /// Takes tensors out of a folder by name and shape, and remembers every problem.
 class WeightTaker {
  public:
   WeightTaker(const fs::path& folder, const ModelConfig& config, const LoadOptions& options)
-      : weights_(folder), names_(config, weights_), config_(config), options_(options), folder_(folder) {}
+      : weights_(folder),
+        names_(config, weights_),
+        config_(config),
+        options_(options),
+        folder_(folder) {}
 
   bool has(const std::string& name) const { return weights_.find(names_.stored(name)) != nullptr; }
 
@@ -55,14 +61,16 @@ class WeightTaker {
 
   Norm norm(const std::string& name, std::int64_t size) {
     const bool layer = config_.norm == NormKind::layer;
-    return {name, config_.norm, config_.norm_eps, take(name + ".weight", {size}), layer ? take(name + ".bias", {size}) : Tensor()};
+    return {name, config_.norm, config_.norm_eps, take(name + ".weight", {size}),
+            layer ? take(name + ".bias", {size}) : Tensor()};
   }
 
   Linear linear(const std::string& name, std::int64_t out, std::int64_t in, bool bias) {
     Linear linear;
     linear.name = name;
     const bool transposed = config_.stores_transposed(name + ".weight");
-    const Tensor weight = take(name + ".weight", transposed ? std::vector{in, out} : std::vector{out, in});
+    const Tensor weight =
+        take(name + ".weight", transposed ? std::vector{in, out} : std::vector{out, in});
     linear.weight = FrozenWeight(transposed && weight.defined() ? weight.t() : weight);
     if (bias) linear.bias = take(name + ".bias", {out});
     return linear;
@@ -96,7 +104,8 @@ class WeightTaker {
   std::vector<std::string> missing_, misshapen_;
 };
 
-AttentionBlock load_attention(const ModelConfig& config, const std::string& layer, WeightTaker& weights) {
+AttentionBlock load_attention(const ModelConfig& config, const std::string& layer,
+                              WeightTaker& weights) {
   const ParameterNames& names = config.names;
   const std::string base = layer + names.attention + ".";
   const std::int64_t hidden = config.hidden_size;
@@ -104,7 +113,8 @@ AttentionBlock load_attention(const ModelConfig& config, const std::string& laye
   const std::int64_t keys = config.num_key_value_heads * config.head_dim;
   AttentionBlock block;
   if (!names.qkv.empty()) {
-    block.qkv_proj = weights.linear(base + names.qkv, queries + 2 * keys, hidden, config.attention_bias);
+    block.qkv_proj =
+        weights.linear(base + names.qkv, queries + 2 * keys, hidden, config.attention_bias);
   } else {
     block.q_proj = weights.linear(base + names.q, queries, hidden, config.attention_bias);
     block.k_proj = weights.linear(base + names.k, keys, hidden, config.attention_bias);
@@ -125,14 +135,16 @@ MlpBlock load_mlp(const ModelConfig& config, const std::string& base, WeightTake
   if (!names.gate_up.empty()) {
     block.gate_up_proj = weights.linear(base + names.gate_up, 2 * inner, hidden, config.mlp_bias);
   } else {
-    if (!names.gate.empty()) block.gate_proj = weights.linear(base + names.gate, inner, hidden, config.mlp_bias);
+    if (!names.gate.empty())
+      block.gate_proj = weights.linear(base + names.gate, inner, hidden, config.mlp_bias);
     block.up_proj = weights.linear(base + names.up, inner, hidden, config.mlp_bias);
   }
   block.down_proj = weights.linear(base + names.down, hidden, inner, config.mlp_bias);
   return block;
 }
 
-MlpBlock load_expert(const ModelConfig& config, const std::string& base, std::int64_t inner, WeightTaker& weights) {
+MlpBlock load_expert(const ModelConfig& config, const std::string& base, std::int64_t inner,
+                     WeightTaker& weights) {
   const ParameterNames& names = config.names;
   MlpBlock expert;
   expert.gate_proj = weights.linear(base + names.expert_gate, inner, config.hidden_size, false);
@@ -145,14 +157,18 @@ MoeBlock load_experts(const ModelConfig& config, const std::string& layer, Weigh
   const ParameterNames& names = config.names;
   const std::string base = layer + names.moe + ".";
   MoeBlock block;
-  block.router = weights.linear(base + names.router, config.moe.num_experts, config.hidden_size, false);
+  block.router =
+      weights.linear(base + names.router, config.moe.num_experts, config.hidden_size, false);
   for (std::int64_t e = 0; e < config.moe.num_experts; ++e) {
-    block.experts.push_back(load_expert(config, fmt::format("{}experts.{}.", base, e), config.moe.intermediate_size, weights));
+    block.experts.push_back(load_expert(config, fmt::format("{}experts.{}.", base, e),
+                                        config.moe.intermediate_size, weights));
     if (!block.experts.back().down_proj.defined()) break;  // a hostile count: one problem is enough
   }
   if (names.shared_expert.empty()) return block;
-  block.shared_expert = load_expert(config, base + names.shared_expert + ".", config.moe.shared_intermediate_size, weights);
-  block.shared_expert_gate = weights.linear(base + names.shared_expert_gate, 1, config.hidden_size, false);
+  block.shared_expert = load_expert(config, base + names.shared_expert + ".",
+                                    config.moe.shared_intermediate_size, weights);
+  block.shared_expert_gate =
+      weights.linear(base + names.shared_expert_gate, 1, config.hidden_size, false);
   return block;
 }
 
@@ -180,27 +196,34 @@ DecoderLayer load_layer(const ModelConfig& config, std::int64_t index, WeightTak
 void load_embeddings(CausalLM& model, WeightTaker& weights) {
   const ParameterNames& names = model.config.names;
   const std::vector<std::int64_t> shape = {model.config.vocab_size, model.config.hidden_size};
-  const auto stored = std::find_if(names.heads.begin(), names.heads.end(),
-                                   [&](const std::string& name) { return weights.has(name + ".weight"); });
+  const auto stored =
+      std::find_if(names.heads.begin(), names.heads.end(),
+                   [&](const std::string& name) { return weights.has(name + ".weight"); });
   model.head_name = stored == names.heads.end() ? names.heads.front() : *stored;
-  const std::string embedding = names.prefix + names.embeddings + ".weight", head = model.head_name + ".weight";
+  const std::string embedding = names.prefix + names.embeddings + ".weight",
+                    head = model.head_name + ".weight";
   if (!names.positions.empty()) {
-    model.embed_positions = weights.take(names.prefix + names.positions + ".weight",
-                                         {model.config.max_position_embeddings, model.config.hidden_size});
+    model.embed_positions =
+        weights.take(names.prefix + names.positions + ".weight",
+                     {model.config.max_position_embeddings, model.config.hidden_size});
   }
-  if (model.config.head_bias) model.lm_head_bias = weights.take(model.head_name + ".bias", {model.config.vocab_size});
+  if (model.config.head_bias)
+    model.lm_head_bias = weights.take(model.head_name + ".bias", {model.config.vocab_size});
   if (!model.config.tie_word_embeddings) {
     model.embed_tokens = weights.take(embedding, shape);
     model.lm_head = weights.take(head, shape);
     return;
   }
-  model.embed_tokens = weights.take(weights.has(embedding) || !weights.has(head) ? embedding : head, shape);
+  model.embed_tokens =
+      weights.take(weights.has(embedding) || !weights.has(head) ? embedding : head, shape);
   if (!weights.has(embedding) || !weights.has(head)) return;
   const Tensor own = weights.take(head, shape);
   if (own.defined() && model.embed_tokens.defined() && !at::equal(own, model.embed_tokens)) {
     // As transformers does: two different stored tensors contradict the tie, and the tensors win.
-    log_warning("model", "config.json ties {} to the embeddings, but both are stored and differ; they "
-                         "are not tied. Set tie_word_embeddings to false in config.json.", model.head_name);
+    log_warning("model",
+                "config.json ties {} to the embeddings, but both are stored and differ; they "
+                "are not tied. Set tie_word_embeddings to false in config.json.",
+                model.head_name);
     model.lm_head = own;
     model.config.tie_word_embeddings = false;
   }

@@ -31,7 +31,8 @@ Tensor update_of(const PeftAdapter& adapter, const PeftAdapter::Pair& pair) {
   return at::mm(pair.b.to(at::kFloat), pair.a.to(at::kFloat)).mul_(adapter.config.scaling());
 }
 
-void check_fits(const fs::path& base, const std::map<std::string, Tensor>& weights, const PeftAdapter& adapter) {
+void check_fits(const fs::path& base, const std::map<std::string, Tensor>& weights,
+                const PeftAdapter& adapter) {
   std::vector<std::string> problems;
   for (const auto& [module, pair] : adapter.modules) {
     const auto found = weights.find(module + std::string(kWeight));
@@ -39,13 +40,14 @@ void check_fits(const fs::path& base, const std::map<std::string, Tensor>& weigh
     if (found == weights.end()) {
       problems.push_back(fmt::format("{}: this model has no such linear", module));
     } else if (found->second.sizes().vec() != shape) {
-      problems.push_back(fmt::format("{}: the model's weight is {}, the update of lora_A and lora_B is {}", module,
-                                     format_shape(found->second.sizes().vec()), format_shape(shape)));
+      problems.push_back(
+          fmt::format("{}: the model's weight is {}, the update of lora_A and lora_B is {}", module,
+                      format_shape(found->second.sizes().vec()), format_shape(shape)));
     }
   }
   if (problems.empty()) return;
-  fail(ErrorKind::model, "the adapter does not fit {}:\n{}\nIt was trained on: {}", base.string(), join_problems(problems),
-       adapter.config.base_model_name_or_path);
+  fail(ErrorKind::model, "the adapter does not fit {}:\n{}\nIt was trained on: {}", base.string(),
+       join_problems(problems), adapter.config.base_model_name_or_path);
 }
 
 double half_ulp(at::ScalarType dtype) {
@@ -58,7 +60,10 @@ double half_ulp(at::ScalarType dtype) {
 class MergeCheck {
  public:
   MergeCheck(std::map<std::string, Tensor> base, const PeftAdapter& adapter, const fs::path& output)
-      : base_(std::move(base)), merged_(read_model_tensors(output)), adapter_(adapter), output_(output) {}
+      : base_(std::move(base)),
+        merged_(read_model_tensors(output)),
+        adapter_(adapter),
+        output_(output) {}
 
   MergeReport run() {
     for (const auto& [name, tensor] : base_) {
@@ -77,22 +82,29 @@ class MergeCheck {
  private:
   void check_copied(const std::string& name) const {
     const Tensor& stored = merged_.at(name);
-    if (!at::equal(stored, base_.at(name).to(stored.scalar_type()))) wrong(name, "differs from the base");
+    if (!at::equal(stored, base_.at(name).to(stored.scalar_type())))
+      wrong(name, "differs from the base");
   }
 
-  /// y = W' x against W x + s B (A x), which is what the live adapter computes. Rounding W' to its type may
-  /// change y by half an ulp of |W'| |x|; summing in float32 by a little more.
+  /// y = W' x against W x + s B (A x), which is what the live adapter computes. Rounding W' to its
+  /// type may change y by half an ulp of |W'| |x|; summing in float32 by a little more.
   void check_merged(const std::string& name, const PeftAdapter::Pair& pair) {
     ++report_.merged;
-    const Tensor stored = merged_.at(name), weight = stored.to(at::kFloat), base = base_.at(name).to(at::kFloat);
-    const Tensor x = at::empty({weight.size(1), kProbes}, at::kFloat).normal_(0.0, 1.0, at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{7}));
-    const Tensor live = at::mm(base, x) +
-                        at::mm(pair.b.to(at::kFloat), at::mm(pair.a.to(at::kFloat), x)) * adapter_.config.scaling();
+    const Tensor stored = merged_.at(name), weight = stored.to(at::kFloat),
+                 base = base_.at(name).to(at::kFloat);
+    const Tensor x =
+        at::empty({weight.size(1), kProbes}, at::kFloat)
+            .normal_(0.0, 1.0, at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{7}));
+    const Tensor live =
+        at::mm(base, x) +
+        at::mm(pair.b.to(at::kFloat), at::mm(pair.a.to(at::kFloat), x)) * adapter_.config.scaling();
     const Tensor difference = (at::mm(weight, x) - live).abs();
     const Tensor scale = at::mm(weight.abs() + base.abs(), x.abs());
     const double allowed = 2.0 * half_ulp(stored.scalar_type()) + 1e-5;
-    if (!difference.le(scale * allowed).all().item<bool>()) wrong(name, "does not give what base and adapter give");
-    const double relative = difference.max().item<double>() / std::max(live.abs().max().item<double>(), 1e-30);
+    if (!difference.le(scale * allowed).all().item<bool>())
+      wrong(name, "does not give what base and adapter give");
+    const double relative =
+        difference.max().item<double>() / std::max(live.abs().max().item<double>(), 1e-30);
     report_.largest_difference = std::max(report_.largest_difference, relative);
     const Tensor update = update_of(adapter_, pair);
     update_square_ += update.square().sum(at::kDouble).item<double>();
@@ -100,7 +112,8 @@ class MergeCheck {
   }
 
   [[noreturn]] void wrong(const std::string& name, const char* what) const {
-    fail(ErrorKind::internal, "{}: after merging, '{}' {}; do not use this folder", output_.string(), name, what);
+    fail(ErrorKind::internal, "{}: after merging, '{}' {}; do not use this folder",
+         output_.string(), name, what);
   }
 
   std::map<std::string, Tensor> base_, merged_;

@@ -11,13 +11,16 @@ namespace finetune {
 namespace fs = std::filesystem;
 
 std::int64_t ModelConfig::longest_sequence() const {
-  if (ropes.empty() || ropes.front().scaling.type != RopeScaling::Type::dynamic) return max_position_embeddings;
-  return static_cast<std::int64_t>(static_cast<double>(max_position_embeddings) * ropes.front().scaling.factor);
+  if (ropes.empty() || ropes.front().scaling.type != RopeScaling::Type::dynamic)
+    return max_position_embeddings;
+  return static_cast<std::int64_t>(static_cast<double>(max_position_embeddings) *
+                                   ropes.front().scaling.factor);
 }
 
 bool ModelConfig::angles_change_at(std::int64_t length) const {
   return std::any_of(ropes.begin(), ropes.end(), [&](const RopeConfig& rope) {
-    return rope.scaling.type == RopeScaling::Type::longrope && length == rope.scaling.original_max_position_embeddings + 1;
+    return rope.scaling.type == RopeScaling::Type::longrope &&
+           length == rope.scaling.original_max_position_embeddings + 1;
   });
 }
 
@@ -29,8 +32,9 @@ bool ModelConfig::stores_transposed(std::string_view name) const {
   if (!transposed_linears) return false;
   const std::string parts[] = {names.attention + "." + names.qkv, names.attention + "." + names.o,
                                names.mlp + "." + names.up, names.mlp + "." + names.down};
-  return std::any_of(std::begin(parts), std::end(parts),
-                     [&](const std::string& part) { return name.ends_with("." + part + ".weight"); });
+  return std::any_of(std::begin(parts), std::end(parts), [&](const std::string& part) {
+    return name.ends_with("." + part + ".weight");
+  });
 }
 
 std::vector<std::string> supported_model_types() {
@@ -55,14 +59,19 @@ ModelConfig read_model_config(const fs::path& folder) {
   const std::vector<std::string> names = supported_model_types();
   if (reader.find("text_config") != nullptr) {
     const std::string inner = reader.section("text_config").word("model_type", "unknown");
-    reader.fail_field("model_type", fmt::format("is \"{}\", a model of several kinds of input whose text part is \"{}\"", model_type, inner),
-                      "a text model; the text part inside such a folder is not loaded in this version. Save it on its own "
-                      "(transformers: model.language_model and its text_config) where its type is one of: " + join(names, ", "));
+    reader.fail_field(
+        "model_type",
+        fmt::format("is \"{}\", a model of several kinds of input whose text part is \"{}\"",
+                    model_type, inner),
+        "a text model; the text part inside such a folder is not loaded in this version. Save it "
+        "on its own "
+        "(transformers: model.language_model and its text_config) where its type is one of: " +
+            join(names, ", "));
   }
   const std::string near = nearest(model_type, names);
-  reader.fail_field("model_type", fmt::format("is \"{}\"", model_type),
-                    join(names, ", ") +
-                        (near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
+  reader.fail_field(
+      "model_type", fmt::format("is \"{}\"", model_type),
+      join(names, ", ") + (near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
 }
 
 }  // namespace finetune

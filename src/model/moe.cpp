@@ -16,13 +16,16 @@ Tensor moe_forward(const MoeBlock& moe, const Tensor& x, const Pass& pass) {
   const std::int64_t chosen = pass.config.moe.num_experts_per_token;
   const Tensor logits = moe.router.forward(x, pass.context);  // [N, experts]
   if (pass.context.router_logits != nullptr) pass.context.router_logits->push_back(logits);
-  auto [weights, experts] = at::topk(at::softmax(logits, -1, at::kFloat), chosen, -1);  // [N, chosen]
+  auto [weights, experts] =
+      at::topk(at::softmax(logits, -1, at::kFloat), chosen, -1);  // [N, chosen]
   if (pass.config.moe.normalize_weights) weights = weights / weights.sum(-1, true);
   weights = weights.to(x.scalar_type()).flatten();
 
-  // All (token, choice) pairs sorted by expert: each expert's are one stretch, in the order of the tokens.
+  // All (token, choice) pairs sorted by expert: each expert's are one stretch, in the order of the
+  // tokens.
   const Tensor order = experts.flatten().argsort(/*stable=*/true, -1, false);
-  const Tensor counts = at::bincount(experts.flatten(), {}, static_cast<std::int64_t>(moe.experts.size())).cpu();
+  const Tensor counts =
+      at::bincount(experts.flatten(), {}, static_cast<std::int64_t>(moe.experts.size())).cpu();
   Tensor out = at::zeros_like(x);
   std::int64_t begin = 0;
   for (std::size_t e = 0; e < moe.experts.size(); ++e) {
@@ -39,7 +42,8 @@ Tensor moe_forward(const MoeBlock& moe, const Tensor& x, const Pass& pass) {
   return out + gate * mlp_forward(moe.shared_expert, x, pass);
 }
 
-Tensor load_balancing_loss(const std::vector<Tensor>& router_logits, std::int64_t num_experts_per_token) {
+Tensor load_balancing_loss(const std::vector<Tensor>& router_logits,
+                           std::int64_t num_experts_per_token) {
   const std::int64_t experts = router_logits.front().size(1);
   Tensor chosen_count = at::zeros({experts}, router_logits.front().options().dtype(at::kFloat));
   Tensor probability_sum = chosen_count;

@@ -25,7 +25,8 @@ std::optional<double> optional_number(const ConfigReader& reader, const char* ke
 std::vector<double> read_factors(const ConfigReader& rope, const char* key, std::int64_t count) {
   std::vector<double> factors = rope.numbers(key);
   if (static_cast<std::int64_t>(factors.size()) != count) {
-    rope.fail_field(key, fmt::format("holds {} numbers", factors.size()), fmt::format("one for each pair of rotated values, {}", count));
+    rope.fail_field(key, fmt::format("holds {} numbers", factors.size()),
+                    fmt::format("one for each pair of rotated values, {}", count));
   }
   for (const double factor : factors) {
     if (!(factor > 0.0)) rope.fail_field(key, fmt::format("holds {}", factor), "numbers above 0");
@@ -33,19 +34,23 @@ std::vector<double> read_factors(const ConfigReader& rope, const char* key, std:
   return factors;
 }
 
-void read_scaling(const ConfigReader& reader, const ConfigReader& rope, const ModelConfig& config, RopeConfig& result) {
+void read_scaling(const ConfigReader& reader, const ConfigReader& rope, const ModelConfig& config,
+                  RopeConfig& result) {
   RopeScaling& scaling = result.scaling;
   scaling.original_max_position_embeddings =
       reader.size("original_max_position_embeddings",
                   rope.size("original_max_position_embeddings", config.max_position_embeddings));
   const double by_length = static_cast<double>(config.max_position_embeddings) /
                            static_cast<double>(scaling.original_max_position_embeddings);
-  const bool knows_length = scaling.type == RopeScaling::Type::yarn || scaling.type == RopeScaling::Type::longrope;
+  const bool knows_length =
+      scaling.type == RopeScaling::Type::yarn || scaling.type == RopeScaling::Type::longrope;
   scaling.factor = rope.number("factor", knows_length ? by_length : -1.0);
-  if (!(scaling.factor > 0.0)) rope.fail_field("factor", "is missing or not positive", "a number above 0");
+  if (!(scaling.factor > 0.0))
+    rope.fail_field("factor", "is missing or not positive", "a number above 0");
   scaling.low_freq_factor = rope.number("low_freq_factor", 1.0);
   scaling.high_freq_factor = rope.number("high_freq_factor", 4.0);
-  if (scaling.type == RopeScaling::Type::llama3 && scaling.high_freq_factor <= scaling.low_freq_factor) {
+  if (scaling.type == RopeScaling::Type::llama3 &&
+      scaling.high_freq_factor <= scaling.low_freq_factor) {
     rope.fail_field("high_freq_factor", fmt::format("is {}", scaling.high_freq_factor),
                     fmt::format("a number above low_freq_factor ({})", scaling.low_freq_factor));
   }
@@ -63,23 +68,28 @@ void read_scaling(const ConfigReader& reader, const ConfigReader& rope, const Mo
 
 }  // namespace
 
-RopeConfig read_rope(const ConfigReader& reader, const ModelConfig& config, double theta, double partial_rotary_factor) {
+RopeConfig read_rope(const ConfigReader& reader, const ModelConfig& config, double theta,
+                     double partial_rotary_factor) {
   const bool new_spelling = reader.find("rope_parameters") != nullptr;
-  return read_rope_object(reader, reader.section(new_spelling ? "rope_parameters" : "rope_scaling"), config, theta,
-                          partial_rotary_factor);
+  return read_rope_object(reader, reader.section(new_spelling ? "rope_parameters" : "rope_scaling"),
+                          config, theta, partial_rotary_factor);
 }
 
-RopeConfig read_rope_object(const ConfigReader& reader, const ConfigReader& rope, const ModelConfig& config, double theta,
-                            double partial_rotary_factor) {
+RopeConfig read_rope_object(const ConfigReader& reader, const ConfigReader& rope,
+                            const ModelConfig& config, double theta, double partial_rotary_factor) {
   RopeConfig result;
   result.max_position_embeddings = config.max_position_embeddings;
   result.theta = rope.positive("rope_theta", reader.positive("rope_theta", theta));
-  const double part = rope.positive("partial_rotary_factor", reader.positive("partial_rotary_factor", partial_rotary_factor));
+  const double part = rope.positive(
+      "partial_rotary_factor", reader.positive("partial_rotary_factor", partial_rotary_factor));
   result.rotary_dim = static_cast<std::int64_t>(static_cast<double>(config.head_dim) * part);
-  if (part == 1.0 && config.head_dim % 2 != 0) reader.fail_field("head_dim", fmt::format("is {}", config.head_dim), "an even number");
+  if (part == 1.0 && config.head_dim % 2 != 0)
+    reader.fail_field("head_dim", fmt::format("is {}", config.head_dim), "an even number");
   if (part > 1.0 || result.rotary_dim % 2 != 0 || result.rotary_dim < 2) {
-    reader.fail_field("partial_rotary_factor", fmt::format("rotates {} of the {} values of a head", result.rotary_dim, config.head_dim),
-                      "an even number of them, at least 2");
+    reader.fail_field(
+        "partial_rotary_factor",
+        fmt::format("rotates {} of the {} values of a head", result.rotary_dim, config.head_dim),
+        "an even number of them, at least 2");
   }
   result.scaling.type = parse_rope_type(rope.word("rope_type", rope.word("type", "default")), rope);
   if (result.scaling.type != RopeScaling::Type::none) read_scaling(reader, rope, config, result);

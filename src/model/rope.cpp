@@ -29,14 +29,17 @@ Tensor llama3_frequencies(const RopeScaling& scaling, const Tensor& inv_freq) {
   const double high_wave = original / scaling.high_freq_factor;
   const Tensor wave = inv_freq.reciprocal().mul(2.0 * std::numbers::pi);
   const Tensor scaled = at::where(wave.gt(low_wave), inv_freq.div(scaling.factor), inv_freq);
-  const Tensor smooth = wave.reciprocal().mul(original).sub(scaling.low_freq_factor)
+  const Tensor smooth = wave.reciprocal()
+                            .mul(original)
+                            .sub(scaling.low_freq_factor)
                             .div(scaling.high_freq_factor - scaling.low_freq_factor);
   const Tensor blended = (1.0 - smooth) * scaled / scaling.factor + smooth * scaled;
   const Tensor medium = wave.ge(high_wave).logical_and(wave.le(low_wave));
   return at::where(medium, blended, scaled);
 }
 
-/// YaRN (arXiv 2309.00071): blends interpolated and original frequencies by how often a dimension turns.
+/// YaRN (arXiv 2309.00071): blends interpolated and original frequencies by how often a dimension
+/// turns.
 Tensor yarn_frequencies(const RopeConfig& rope) {
   const RopeScaling& scaling = rope.scaling;
   const double dim = static_cast<double>(rope.rotary_dim);
@@ -54,17 +57,21 @@ Tensor yarn_frequencies(const RopeConfig& rope) {
   low = std::max(low, 0.0);
   high = std::min(high, dim - 1.0);
   if (low == high) high += 0.001;  // the ramp must not divide by zero
-  const Tensor ramp = at::arange(rope.rotary_dim / 2, at::kFloat).sub(low).div(high - low).clamp(0, 1);
+  const Tensor ramp =
+      at::arange(rope.rotary_dim / 2, at::kFloat).sub(low).div(high - low).clamp(0, 1);
   const Tensor frequencies = position_frequencies(rope.theta, rope.rotary_dim);
   const Tensor keep = 1.0 - ramp;
-  return frequencies.mul(scaling.factor).reciprocal() * (1.0 - keep) + frequencies.reciprocal() * keep;
+  return frequencies.mul(scaling.factor).reciprocal() * (1.0 - keep) +
+         frequencies.reciprocal() * keep;
 }
 
-/// LongRoPE (arXiv 2402.13753): each frequency has a factor of its own, one set for rows of the original length.
+/// LongRoPE (arXiv 2402.13753): each frequency has a factor of its own, one set for rows of the
+/// original length.
 Tensor longrope_frequencies(const RopeConfig& rope, std::int64_t length) {
   const RopeScaling& scaling = rope.scaling;
   const bool is_long = length > scaling.original_max_position_embeddings;
-  const Tensor factors = at::tensor(is_long ? scaling.long_factor : scaling.short_factor, at::kFloat);
+  const Tensor factors =
+      at::tensor(is_long ? scaling.long_factor : scaling.short_factor, at::kFloat);
   return (factors * position_frequencies(rope.theta, rope.rotary_dim)).reciprocal();
 }
 
@@ -74,7 +81,8 @@ double attention_factor(const RopeScaling& scaling) {
   if (scaling.attention_factor) return *scaling.attention_factor;
   if (!yarn) {
     const double original = static_cast<double>(scaling.original_max_position_embeddings);
-    return scaling.factor <= 1.0 ? 1.0 : std::sqrt(1.0 + std::log(scaling.factor) / std::log(original));
+    return scaling.factor <= 1.0 ? 1.0
+                                 : std::sqrt(1.0 + std::log(scaling.factor) / std::log(original));
   }
   const auto mscale = [&](double m) {
     return scaling.factor <= 1.0 ? 1.0 : 0.1 * m * std::log(scaling.factor) + 1.0;

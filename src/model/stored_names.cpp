@@ -11,7 +11,8 @@ StoredNames::StoredNames(const ModelConfig& config, const WeightFolder& weights)
 }
 
 bool StoredNames::is_head(const std::string& name) const {
-  return std::any_of(heads_.begin(), heads_.end(), [&](const std::string& head) { return name.starts_with(head + "."); });
+  return std::any_of(heads_.begin(), heads_.end(),
+                     [&](const std::string& head) { return name.starts_with(head + "."); });
 }
 
 std::string StoredNames::stored(const std::string& full) const {

@@ -7,8 +7,8 @@
 
 namespace finetune {
 
-/// How the files of a folder spell the full Hugging Face names: a bare decoder (LlamaModel, GPT2Model) is saved without
-/// the prefix of its tensors.
+/// How the files of a folder spell the full Hugging Face names: a bare decoder (LlamaModel,
+/// GPT2Model) is saved without the prefix of its tensors.
 class StoredNames {
  public:
   StoredNames(const ModelConfig& config, const WeightFolder& weights);

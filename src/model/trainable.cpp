@@ -19,7 +19,8 @@ class Unfreezer {
   }
 
   void take_linear(Linear& linear) {
-    if (matches(linear.name + ".weight")) add(linear.name + ".weight", linear.trained, linear.weight.dense(), true);
+    if (matches(linear.name + ".weight"))
+      add(linear.name + ".weight", linear.trained, linear.weight.dense(), true);
     take(linear.name + ".bias", linear.bias, false);
   }
 
@@ -50,9 +51,12 @@ std::vector<TrainableParameter> lora_parameters(CausalLM& model) {
 std::vector<TrainableParameter> unfreeze(CausalLM& model, const std::string& pattern) {
   Unfreezer unfreezer(pattern);
   for (Linear* linear : model.linears()) unfreezer.take_linear(*linear);
-  model.visit_other_tensors([&](const std::string& name, Tensor& tensor, bool decays) { unfreezer.take(name, tensor, decays); });
+  model.visit_other_tensors([&](const std::string& name, Tensor& tensor, bool decays) {
+    unfreezer.take(name, tensor, decays);
+  });
   if (unfreezer.list.empty()) {
-    fail(ErrorKind::config, "trainable_modules: '{}' matches no parameter; names look like {}.weight", pattern,
+    fail(ErrorKind::config,
+         "trainable_modules: '{}' matches no parameter; names look like {}.weight", pattern,
          model.linears().empty() ? model.norm.name : model.linears().front()->name);
   }
   return unfreezer.list;

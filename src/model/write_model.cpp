@@ -26,7 +26,8 @@ constexpr const char* kCompanions[] = {"generation_config.json"};
 std::vector<TensorPlan> plan_of(const SafetensorsFile& file, std::optional<at::ScalarType> dtype) {
   std::vector<TensorInfo> infos;
   for (const auto& [name, info] : file.tensors()) infos.push_back(info);
-  std::sort(infos.begin(), infos.end(), [](const TensorInfo& x, const TensorInfo& y) { return x.begin < y.begin; });
+  std::sort(infos.begin(), infos.end(),
+            [](const TensorInfo& x, const TensorInfo& y) { return x.begin < y.begin; });
   std::vector<TensorPlan> plan;
   for (const TensorInfo& info : infos) {
     const bool converts = dtype && at::isFloatingType(info.dtype);
@@ -51,7 +52,8 @@ void write_index(const fs::path& base, const fs::path& output, std::uint64_t tot
   write_file_atomically(output / kIndexFile, index.dump(2) + "\n");
 }
 
-void write_config(const fs::path& base, const fs::path& output, std::optional<at::ScalarType> dtype) {
+void write_config(const fs::path& base, const fs::path& output,
+                  std::optional<at::ScalarType> dtype) {
   ordered_json config = read_object(base / "config.json");
   const char* key = config.contains("dtype") ? "dtype" : "torch_dtype";
   if (!dtype || config.value(key, "") == dtype_name(*dtype)) {
@@ -64,8 +66,8 @@ void write_config(const fs::path& base, const fs::path& output, std::optional<at
 
 }  // namespace
 
-void write_model_folder(const fs::path& base, const fs::path& output, std::optional<at::ScalarType> dtype,
-                        const ChangeTensor& change) {
+void write_model_folder(const fs::path& base, const fs::path& output,
+                        std::optional<at::ScalarType> dtype, const ChangeTensor& change) {
   const WeightFolder weights(base);
   const ModelConfig config = read_model_config(base);
   const StoredNames names(config, weights);
@@ -81,13 +83,15 @@ void write_model_folder(const fs::path& base, const fs::path& output, std::optio
       total_bytes += result.nbytes();
       return result;
     };
-    write_safetensors(output / shard.file_name, plan_of(shard.file, dtype), produce, {{"format", "pt"}});
+    write_safetensors(output / shard.file_name, plan_of(shard.file, dtype), produce,
+                      {{"format", "pt"}});
   }
   if (fs::exists(base / kIndexFile)) write_index(base, output, total_bytes);
   for (const char* name : kCompanions) {
     if (fs::exists(base / name)) copy_file_atomically(base / name, output / name);
   }
-  for (const fs::path& file : tokenizer_files(base)) copy_file_atomically(file, output / file.filename());
+  for (const fs::path& file : tokenizer_files(base))
+    copy_file_atomically(file, output / file.filename());
   write_config(base, output, dtype);
 }
 

@@ -21,7 +21,8 @@ using torch::autograd::variable_list;
 
 namespace {
 
-/// q [L, H, D] -> [G, K, L, D]: the G query heads that share a key head become the batch, so keys are not repeated.
+/// q [L, H, D] -> [G, K, L, D]: the G query heads that share a key head become the batch, so keys
+/// are not repeated.
 Tensor group_queries(const Tensor& q, std::int64_t key_heads) {
   return q.unflatten(1, {key_heads, q.size(1) / key_heads}).permute({2, 1, 0, 3});
 }
@@ -31,7 +32,8 @@ Tensor expand_keys(const Tensor& k, std::int64_t groups) {
   return k.transpose(0, 1).unsqueeze(0).expand({groups, -1, -1, -1});
 }
 
-/// ATen's CPU kernel, sequence by sequence on strided views. Saves q, k, v, out and the log-sum-exp.
+/// ATen's CPU kernel, sequence by sequence on strided views. Saves q, k, v, out and the
+/// log-sum-exp.
 class CpuAttention : public torch::autograd::Function<CpuAttention> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -103,7 +105,8 @@ void reserve(Tensor& buffer, std::int64_t used, std::int64_t needed, const Tenso
   buffer = larger;
 }
 
-/// True when the fused kernels, which know neither, give the same: no softcap, and every sequence within the window.
+/// True when the fused kernels, which know neither, give the same: no softcap, and every sequence
+/// within the window.
 bool is_plain(std::span<const std::int64_t> starts, const AttentionOptions& options) {
   if (options.softcap > 0) return false;
   if (options.window == 0) return true;
@@ -124,8 +127,8 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v,
 }
 
 Tensor cached_attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                        std::span<const std::int64_t> starts, const AttentionOptions& options, LayerCache& layer,
-                        std::span<const std::int64_t> lengths) {
+                        std::span<const std::int64_t> starts, const AttentionOptions& options,
+                        LayerCache& layer, std::span<const std::int64_t> lengths) {
   Tensor out = at::empty_like(q, at::MemoryFormat::Contiguous);
   for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
     const std::int64_t begin = starts[s], fresh = starts[s + 1] - begin;
@@ -138,12 +141,15 @@ Tensor cached_attention(const Tensor& q, const Tensor& k, const Tensor& v,
     const Tensor query = q.narrow(0, begin, fresh);
     if (fresh > 1) {
       const std::array<std::int64_t, 2> whole = {0, fresh};
-      out.narrow(0, begin, fresh).copy_(attention(query, k.narrow(0, begin, fresh), v.narrow(0, begin, fresh), whole, options));
+      out.narrow(0, begin, fresh)
+          .copy_(attention(query, k.narrow(0, begin, fresh), v.narrow(0, begin, fresh), whole,
+                           options));
       continue;
     }
     const std::int64_t seen = options.window > 0 ? std::min(options.window, total) : total;
     const auto last = [&](const Tensor& held) { return held.narrow(0, total - seen, seen); };
-    out.narrow(0, begin, 1).copy_(attend_last(query, last(layer.keys[s]), last(layer.values[s]), options));
+    out.narrow(0, begin, 1)
+        .copy_(attend_last(query, last(layer.keys[s]), last(layer.values[s]), options));
   }
   return out;
 }

@@ -18,11 +18,15 @@ using torch::autograd::variable_list;
 
 namespace {
 
-constexpr std::int64_t kBlock = 128;  // queries at a time: scores stay in the cache, products are still large
+constexpr std::int64_t kBlock =
+    128;  // queries at a time: scores stay in the cache, products are still large
 
-at::ScalarType wide_type(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+at::ScalarType wide_type(const Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
 
-/// Queries [first, first + count) of a sequence and the keys [first_key, first + count) they see some of.
+/// Queries [first, first + count) of a sequence and the keys [first_key, first + count) they see
+/// some of.
 struct Block {
   std::int64_t first, count, first_key;
   std::int64_t keys() const { return first + count - first_key; }
@@ -37,7 +41,8 @@ std::vector<Block> blocks_of(std::int64_t length, std::int64_t window) {
   return blocks;
 }
 
-/// [L, H, D] -> [K, G * L, D]: the query heads of a key head stand below each other, so keys are not repeated.
+/// [L, H, D] -> [K, G * L, D]: the query heads of a key head stand below each other, so keys are
+/// not repeated.
 Tensor by_key_head(const Tensor& x, std::int64_t key_heads) {
   return x.unflatten(1, {key_heads, x.size(1) / key_heads}).permute({1, 2, 0, 3}).flatten(1, 2);
 }
@@ -64,25 +69,32 @@ Tensor capped_scores(const Tensor& q, const Tensor& k, const AttentionOptions& o
 
 void hide(Tensor& scores, const Block& block, const AttentionOptions& options) {
   const Tensor hidden = hidden_keys(block, options.window, scores.device());
-  scores.unflatten(1, {-1, block.count}).masked_fill_(hidden, -std::numeric_limits<double>::infinity());
+  scores.unflatten(1, {-1, block.count})
+      .masked_fill_(hidden, -std::numeric_limits<double>::infinity());
 }
 
 AttentionOptions load_options(AutogradContext* ctx) {
-  return {ctx->saved_data["scale"].toDouble(), ctx->saved_data["window"].toInt(), ctx->saved_data["softcap"].toDouble()};
+  return {ctx->saved_data["scale"].toDouble(), ctx->saved_data["window"].toInt(),
+          ctx->saved_data["softcap"].toDouble()};
 }
 
 class BlockAttention : public torch::autograd::Function<BlockAttention> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
-                        const std::vector<std::int64_t>& starts, double scale, std::int64_t window, double softcap) {
+                        const std::vector<std::int64_t>& starts, double scale, std::int64_t window,
+                        double softcap) {
     const AttentionOptions options{scale, window, softcap};
     const std::int64_t key_heads = k.size(1);
     Tensor out = at::empty_like(q, at::MemoryFormat::Contiguous);
     variable_list saved = {q, k, v, out};
     for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
       for (const Block& block : blocks_of(starts[s + 1] - starts[s], window)) {
-        const auto rows = [&](const Tensor& x) { return x.narrow(0, starts[s] + block.first, block.count); };
-        const auto keys = [&](const Tensor& x) { return x.narrow(0, starts[s] + block.first_key, block.keys()).transpose(0, 1); };
+        const auto rows = [&](const Tensor& x) {
+          return x.narrow(0, starts[s] + block.first, block.count);
+        };
+        const auto keys = [&](const Tensor& x) {
+          return x.narrow(0, starts[s] + block.first_key, block.keys()).transpose(0, 1);
+        };
         Tensor scores = capped_scores(by_key_head(rows(q), key_heads), keys(k), options);
         hide(scores, block, options);
         const Tensor lse = at::logsumexp(scores, {-1}, true);
@@ -100,7 +112,8 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
   }
 
   /// The scores are made again from q and k; with p = exp(score - lse):
-  ///   dv = p^T do,  ds = p (do v^T - sum(do * o)),  through the cap ds *= 1 - (score / softcap)^2,  dq = ds k,  dk = ds^T q
+  ///   dv = p^T do,  ds = p (do v^T - sum(do * o)),  through the cap ds *= 1 - (score / softcap)^2,
+  ///   dq = ds k,  dk = ds^T q
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3];
@@ -109,13 +122,18 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
     const std::int64_t key_heads = k.size(1);
     const auto wide = wide_type(q);
     Tensor dq = at::empty_like(q, at::MemoryFormat::Contiguous);
-    Tensor dk = at::zeros_like(k, k.options().dtype(wide), at::MemoryFormat::Contiguous);  // blocks add to each other's keys
+    Tensor dk = at::zeros_like(k, k.options().dtype(wide),
+                               at::MemoryFormat::Contiguous);  // blocks add to each other's keys
     Tensor dv = at::zeros_like(v, v.options().dtype(wide), at::MemoryFormat::Contiguous);
     std::size_t next = 4;
     for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
       for (const Block& block : blocks_of(starts[s + 1] - starts[s], options.window)) {
-        const auto rows = [&](const Tensor& x) { return by_key_head(x.narrow(0, starts[s] + block.first, block.count), key_heads); };
-        const auto keys = [&](const Tensor& x) { return x.narrow(0, starts[s] + block.first_key, block.keys()).transpose(0, 1); };
+        const auto rows = [&](const Tensor& x) {
+          return by_key_head(x.narrow(0, starts[s] + block.first, block.count), key_heads);
+        };
+        const auto keys = [&](const Tensor& x) {
+          return x.narrow(0, starts[s] + block.first_key, block.keys()).transpose(0, 1);
+        };
         const Tensor query = rows(q), dout = rows(grads[0]);
         const Tensor capped = capped_scores(query, keys(k), options);
         Tensor scores = options.softcap > 0 ? capped.clone() : capped;
@@ -123,26 +141,30 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
         const Tensor p = scores.sub_(saved[next++]).exp_();
         keys(dv).add_(at::bmm(p.to(q.scalar_type()).transpose(1, 2), dout));
         const Tensor mean = (dout.to(wide) * rows(out).to(wide)).sum(-1, true);
-        Tensor ds = at::bmm(dout, keys(v).transpose(1, 2)).to(wide).sub_(mean).mul_(p).mul_(options.scale);
+        Tensor ds =
+            at::bmm(dout, keys(v).transpose(1, 2)).to(wide).sub_(mean).mul_(p).mul_(options.scale);
         if (options.softcap > 0) ds.mul_(capped.div(options.softcap).square_().neg_().add_(1.0));
         const Tensor narrow = ds.to(q.scalar_type());
-        dq.narrow(0, starts[s] + block.first, block.count).copy_(by_token(at::bmm(narrow, keys(k)), block.count));
+        dq.narrow(0, starts[s] + block.first, block.count)
+            .copy_(by_token(at::bmm(narrow, keys(k)), block.count));
         keys(dk).add_(at::bmm(narrow.transpose(1, 2), query));
       }
     }
-    return {dq, dk.to(k.scalar_type()), dv.to(v.scalar_type()), Tensor(), Tensor(), Tensor(), Tensor()};
+    return {dq,      dk.to(k.scalar_type()), dv.to(v.scalar_type()), Tensor(), Tensor(), Tensor(),
+            Tensor()};
   }
 };
 
 }  // namespace
 
-Tensor block_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const std::int64_t> starts,
-                       const AttentionOptions& options) {
-  return BlockAttention::apply(q, k, v, std::vector<std::int64_t>(starts.begin(), starts.end()), options.scale,
-                               options.window, options.softcap);
+Tensor block_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                       std::span<const std::int64_t> starts, const AttentionOptions& options) {
+  return BlockAttention::apply(q, k, v, std::vector<std::int64_t>(starts.begin(), starts.end()),
+                               options.scale, options.window, options.softcap);
 }
 
-Tensor attend_last(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+Tensor attend_last(const Tensor& q, const Tensor& k, const Tensor& v,
+                   const AttentionOptions& options) {
   const Tensor scores = capped_scores(by_key_head(q, k.size(1)), k.transpose(0, 1), options);
   return by_token(at::bmm(scores.softmax(-1).to(q.scalar_type()), v.transpose(0, 1)), 1);
 }

@@ -19,22 +19,28 @@ using torch::autograd::variable_list;
 
 namespace {
 
-const char* gelu_form(Activation activation) { return activation == Activation::gelu_tanh ? "tanh" : "none"; }
+const char* gelu_form(Activation activation) {
+  return activation == Activation::gelu_tanh ? "tanh" : "none";
+}
 
 /// d loss / d x for y = activation(x)
 Tensor activation_backward(const Tensor& dy, const Tensor& x, Activation activation) {
   switch (activation) {
-    case Activation::silu: return at::silu_backward(dy, x);
-    case Activation::relu: return at::threshold_backward(dy, x, 0.0);
+    case Activation::silu:
+      return at::silu_backward(dy, x);
+    case Activation::relu:
+      return at::threshold_backward(dy, x, 0.0);
     case Activation::gelu:
-    case Activation::gelu_tanh: return at::gelu_backward(dy, x, gelu_form(activation));
+    case Activation::gelu_tanh:
+      return at::gelu_backward(dy, x, gelu_form(activation));
   }
   FT_CHECK(false, "activation {}", static_cast<int>(activation));
 }
 
 class Gated : public torch::autograd::Function<Gated> {
  public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& gate, const Tensor& up, std::int64_t activation) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& gate, const Tensor& up,
+                        std::int64_t activation) {
     ctx->save_for_backward({gate, up});
     ctx->saved_data["activation"] = activation;
     return activate(gate, static_cast<Activation>(activation)).mul_(up);
@@ -44,7 +50,8 @@ class Gated : public torch::autograd::Function<Gated> {
     const auto saved = ctx->get_saved_variables();
     const Tensor &gate = saved[0], &up = saved[1], &dy = grads[0];
     const auto activation = static_cast<Activation>(ctx->saved_data["activation"].toInt());
-    return {activation_backward(dy * up, gate, activation), activate(gate, activation).mul_(dy), Tensor()};
+    return {activation_backward(dy * up, gate, activation), activate(gate, activation).mul_(dy),
+            Tensor()};
   }
 };
 
@@ -79,10 +86,13 @@ class Rope : public torch::autograd::Function<Rope> {
 
 Tensor activate(const Tensor& x, Activation activation) {
   switch (activation) {
-    case Activation::silu: return at::silu(x);
-    case Activation::relu: return at::relu(x);
+    case Activation::silu:
+      return at::silu(x);
+    case Activation::relu:
+      return at::relu(x);
     case Activation::gelu:
-    case Activation::gelu_tanh: return at::gelu(x, gelu_form(activation));
+    case Activation::gelu_tanh:
+      return at::gelu(x, gelu_form(activation));
   }
   FT_CHECK(false, "activation {}", static_cast<int>(activation));
 }

@@ -3,8 +3,8 @@
 #include "finetune/base/error.h"
 #include "finetune/base/random.h"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
@@ -25,7 +25,8 @@ Tensor FrozenWeight::multiply_backward(const Tensor& dy) const { return at::mm(d
 
 namespace {
 
-/// Zero with probability `p`, else 1 / (1 - p); the same for the same seed, so backward makes it again.
+/// Zero with probability `p`, else 1 / (1 - p); the same for the same seed, so backward makes it
+/// again.
 Tensor dropout_mask(const Tensor& like, double p, std::uint64_t seed) {
   at::Generator generator = at::globalContext().defaultGenerator(like.device()).clone();
   generator.set_current_seed(seed);
@@ -48,8 +49,7 @@ class LoraLinear : public torch::autograd::Function<LoraLinear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& bias,
                         const Tensor& a, const Tensor& b, const LoraCall& call) {
     const auto dtype = x.scalar_type();
-    const Tensor dropped =
-        call.dropout > 0.0 ? x * dropout_mask(x, call.dropout, call.seed) : x;
+    const Tensor dropped = call.dropout > 0.0 ? x * dropout_mask(x, call.dropout, call.seed) : x;
     const Tensor xa = at::mm(dropped, a.to(dtype).t());
     Tensor y = call.weight->multiply(x, bias.value_or(Tensor()));
     y.addmm_(xa, b.to(dtype).t(), 1.0, call.scaling);
@@ -64,8 +64,7 @@ class LoraLinear : public torch::autograd::Function<LoraLinear> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &xa = saved[1], &a = saved[2], &b = saved[3];
-    const auto* weight =
-        reinterpret_cast<const FrozenWeight*>(ctx->saved_data["weight"].toInt());
+    const auto* weight = reinterpret_cast<const FrozenWeight*>(ctx->saved_data["weight"].toInt());
     const double scaling = ctx->saved_data["scaling"].toDouble();
     const double dropout = ctx->saved_data["dropout"].toDouble();
     const Tensor dy = grads[0].contiguous();
@@ -101,12 +100,12 @@ class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto* weight =
-        reinterpret_cast<const FrozenWeight*>(ctx->saved_data["weight"].toInt());
+    const auto* weight = reinterpret_cast<const FrozenWeight*>(ctx->saved_data["weight"].toInt());
     const Tensor dy = grads[0].contiguous();
     Tensor dx, dbias;
     if (ctx->needs_input_grad(0)) dx = weight->multiply_backward(dy);
-    if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(1)) dbias = dy.sum(0);  // full fine-tuning may train a bias alone
+    if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(1))
+      dbias = dy.sum(0);  // full fine-tuning may train a bias alone
     return {dx, dbias, Tensor()};
   }
 };
@@ -115,7 +114,8 @@ class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
 
 Tensor Linear::forward(const Tensor& x, const ForwardContext& context) const {
   // Autograd wants an absent tensor as nullopt, not as an undefined one.
-  const std::optional<Tensor> b = bias.defined() ? std::optional(bias.to(x.scalar_type())) : std::nullopt;
+  const std::optional<Tensor> b =
+      bias.defined() ? std::optional(bias.to(x.scalar_type())) : std::nullopt;
   if (trained.defined()) return at::linear(x, trained.to(x.scalar_type()), b);
   if (!lora) return FrozenLinear::apply(x, b, &weight);
   const LoraCall call{&weight, lora->scaling, context.training ? lora->dropout : 0.0,

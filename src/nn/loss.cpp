@@ -36,8 +36,9 @@ Tensor through_scale_and_cap(Tensor gradient, const Tensor& logits, double scale
 
 class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
  public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight, const std::optional<Tensor>& bias,
-                        const Tensor& targets, double scale, double softcap) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight,
+                        const std::optional<Tensor>& bias, const Tensor& targets, double scale,
+                        double softcap) {
     const auto wide = reduce_type(hidden);
     const Head head{weight.to(hidden.scalar_type()), bias.value_or(Tensor()), scale, softcap};
     const Tensor& w = head.weight;
@@ -45,7 +46,9 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
     Tensor dhidden = at::empty_like(hidden);
     // In the wide type: a half type would lose what later tiles add.
     Tensor dweight = weight.requires_grad() ? at::zeros_like(w, w.options().dtype(wide)) : Tensor();
-    Tensor dbias = bias && bias->requires_grad() ? at::zeros_like(*bias, bias->options().dtype(wide)) : Tensor();
+    Tensor dbias = bias && bias->requires_grad()
+                       ? at::zeros_like(*bias, bias->options().dtype(wide))
+                       : Tensor();
     const std::int64_t rows = tile_rows(w);
     for (std::int64_t begin = 0; begin < hidden.size(0); begin += rows) {
       const std::int64_t count = std::min(rows, hidden.size(0) - begin);
@@ -54,7 +57,8 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
       Tensor logits = head_logits(h, head);  // [m, V]
       const Tensor lse = at::logsumexp(logits, {-1}, true);
       sum.add_(lse.sum() - logits.gather(1, t).sum());
-      Tensor p = (softcap > 0 ? logits.sub(lse) : logits.sub_(lse)).exp_();  // becomes d loss / d logits
+      Tensor p =
+          (softcap > 0 ? logits.sub(lse) : logits.sub_(lse)).exp_();  // becomes d loss / d logits
       p.scatter_add_(1, t, at::empty_like(t, p.options()).fill_(-1.0));
       p = through_scale_and_cap(p, logits, scale, softcap);
       if (dbias.defined()) dbias.add_(p.sum(0));
@@ -93,8 +97,9 @@ Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& t
 
 TokenScores score_tokens(const Tensor& hidden, const Head& head, const Tensor& targets) {
   const auto wide = reduce_type(hidden);
-  TokenScores scores{at::empty({hidden.size(0)}, hidden.options().dtype(wide).requires_grad(false)),
-                     at::empty({hidden.size(0)}, hidden.options().dtype(at::kBool).requires_grad(false))};
+  TokenScores scores{
+      at::empty({hidden.size(0)}, hidden.options().dtype(wide).requires_grad(false)),
+      at::empty({hidden.size(0)}, hidden.options().dtype(at::kBool).requires_grad(false))};
   const std::int64_t rows = tile_rows(head.weight);
   for (std::int64_t begin = 0; begin < hidden.size(0); begin += rows) {
     const std::int64_t count = std::min(rows, hidden.size(0) - begin);

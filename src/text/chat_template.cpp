@@ -20,18 +20,21 @@ using nlohmann::ordered_json;
 /// A template with the tokenizer it is for.
 class JinjaChatTemplate final : public ChatTemplate {
  public:
-  JinjaChatTemplate(RawTemplate raw, const Tokenizer& tokenizer) : raw_(std::move(raw)), tokenizer_(tokenizer) {
+  JinjaChatTemplate(RawTemplate raw, const Tokenizer& tokenizer)
+      : raw_(std::move(raw)), tokenizer_(tokenizer) {
     options_.now = fixed_time();
     find_stop_id();
   }
 
-  RenderedText render(const std::vector<Message>& messages, const TemplateInputs& inputs) const override {
+  RenderedText render(const std::vector<Message>& messages,
+                      const TemplateInputs& inputs) const override {
     const jinja::Template& chosen = choose(inputs);
-    return supervise(chosen.render(variables(messages, inputs, false), options_), messages, chosen.has_generation(),
-                     tokenizer_, raw_.where);
+    return supervise(chosen.render(variables(messages, inputs, false), options_), messages,
+                     chosen.has_generation(), tokenizer_, raw_.where);
   }
 
-  std::string render_prompt(const std::vector<Message>& messages, const TemplateInputs& inputs) const override {
+  std::string render_prompt(const std::vector<Message>& messages,
+                            const TemplateInputs& inputs) const override {
     return choose(inputs).render(variables(messages, inputs, true), options_).text;
   }
 
@@ -47,7 +50,8 @@ class JinjaChatTemplate final : public ChatTemplate {
     return raw_.tool_use && !inputs.tools.is_null() ? *raw_.tool_use : raw_.chat;
   }
 
-  ordered_json variables(const std::vector<Message>& messages, const TemplateInputs& inputs, bool prompt) const {
+  ordered_json variables(const std::vector<Message>& messages, const TemplateInputs& inputs,
+                         bool prompt) const {
     require_seen(messages, inputs);
     ordered_json all = raw_.variables;
     ordered_json list = ordered_json::array();
@@ -62,13 +66,19 @@ class JinjaChatTemplate final : public ChatTemplate {
   /// What a row says must not be lost without a word.
   void require_seen(const std::vector<Message>& messages, const TemplateInputs& inputs) const {
     if (!inputs.tools.is_null() && !raw_.sees_tools) {
-      fail(ErrorKind::data, "there are \"tools\", for which the template {} has no place; expected a row without them, or the "
-           "template of a model that calls tools", raw_.where);
+      fail(ErrorKind::data,
+           "there are \"tools\", for which the template {} has no place; expected a row without "
+           "them, or the "
+           "template of a model that calls tools",
+           raw_.where);
     }
     for (std::size_t i = 0; i < messages.size() && !raw_.sees_tool_calls; ++i) {
       if (!messages[i].fields.is_object() || !messages[i].fields.contains("tool_calls")) continue;
-      fail(ErrorKind::data, "message {} has tool_calls, for which the template {} has no place; expected a text answer, or the "
-           "template of a model that calls tools", i + 1, raw_.where);
+      fail(ErrorKind::data,
+           "message {} has tool_calls, for which the template {} has no place; expected a text "
+           "answer, or the "
+           "template of a model that calls tools",
+           i + 1, raw_.where);
     }
   }
 
@@ -97,7 +107,8 @@ class JinjaChatTemplate final : public ChatTemplate {
   void find_stop_id() {
     try {
       const RenderedText probe = render({{"user", "question"}, {"assistant", "answer"}}, {});
-      if (!probe.specials.empty() && probe.specials.back().span.begin > 0) stop_id_ = probe.specials.back().id;
+      if (!probe.specials.empty() && probe.specials.back().span.begin > 0)
+        stop_id_ = probe.specials.back().id;
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::data) throw;
     }
@@ -111,7 +122,8 @@ class JinjaChatTemplate final : public ChatTemplate {
 
 const BuiltinTemplate* find_builtin(std::string_view name) {
   const auto& all = builtin_templates();
-  const auto found = std::find_if(all.begin(), all.end(), [&](const BuiltinTemplate& t) { return t.name == name; });
+  const auto found = std::find_if(all.begin(), all.end(),
+                                  [&](const BuiltinTemplate& t) { return t.name == name; });
   return found == all.end() ? nullptr : &*found;
 }
 
@@ -119,7 +131,8 @@ const BuiltinTemplate* find_builtin(std::string_view name) {
   std::vector<std::string> names = {"auto"};
   for (const BuiltinTemplate& known : builtin_templates()) names.emplace_back(known.name);
   const std::string near = nearest(name, names);
-  fail(ErrorKind::config, "template: {} is not known{}; expected {}, or a file whose name ends in .jinja", name,
+  fail(ErrorKind::config,
+       "template: {} is not known{}; expected {}, or a file whose name ends in .jinja", name,
        near.empty() ? "" : " (did you mean " + near + "?)", join(names, ", "));
 }
 
@@ -130,13 +143,15 @@ std::optional<std::int64_t> fixed_time() {
   if (text == nullptr || *text == '\0') return std::nullopt;
   char* end = nullptr;
   const long long seconds = std::strtoll(text, &end, 10);
-  if (*end != '\0') fail(ErrorKind::config, "SOURCE_DATE_EPOCH is '{}'; expected seconds since 1970", text);
+  if (*end != '\0')
+    fail(ErrorKind::config, "SOURCE_DATE_EPOCH is '{}'; expected seconds since 1970", text);
   return seconds;
 }
 
 RawTemplate load_raw_template(const std::filesystem::path& model_folder, std::string_view name) {
   RawTemplate raw;
-  raw.variables = model_folder.empty() ? ordered_json::object() : read_token_variables(model_folder);
+  raw.variables =
+      model_folder.empty() ? ordered_json::object() : read_token_variables(model_folder);
   const auto parse = [&](std::string resolved, std::string where, const TemplateSource& source) {
     raw.name = std::move(resolved);
     raw.where = std::move(where);
@@ -151,7 +166,8 @@ RawTemplate load_raw_template(const std::filesystem::path& model_folder, std::st
     return raw;
   }
   if (name == "auto") {
-    const OwnTemplates own = model_folder.empty() ? OwnTemplates() : read_own_templates(model_folder);
+    const OwnTemplates own =
+        model_folder.empty() ? OwnTemplates() : read_own_templates(model_folder);
     if (own.chat) {
       parse("auto", own.chat->where, *own.chat);
       if (own.tool_use) {
@@ -165,19 +181,22 @@ RawTemplate load_raw_template(const std::filesystem::path& model_folder, std::st
   }
   const BuiltinTemplate* builtin = find_builtin(name);
   if (builtin == nullptr) fail_unknown(name);
-  parse(std::string(name), std::string(name), {std::string(builtin->source), "template " + std::string(name)});
+  parse(std::string(name), std::string(name),
+        {std::string(builtin->source), "template " + std::string(name)});
   return raw;
 }
 
 std::unique_ptr<ChatTemplate> load_chat_template(const std::filesystem::path& model_folder,
-                                                 std::string_view name, const Tokenizer& tokenizer) {
+                                                 std::string_view name,
+                                                 const Tokenizer& tokenizer) {
   RawTemplate raw = load_raw_template(model_folder, name);
   const Tokenizer::Specials& specials = tokenizer.specials();
   const BuiltinTemplate* builtin = find_builtin(raw.name);
   if (builtin != nullptr && builtin->source.find("eos_token") != std::string_view::npos &&
       (!specials.eos_id || specials.eos_token.empty())) {
     fail(ErrorKind::model,
-         "{}: the tokenizer has no end-of-sequence token, which ends every answer; name one as \"eos_token\" in "
+         "{}: the tokenizer has no end-of-sequence token, which ends every answer; name one as "
+         "\"eos_token\" in "
          "tokenizer_config.json",
          model_folder.string());
   }
@@ -186,7 +205,8 @@ std::unique_ptr<ChatTemplate> load_chat_template(const std::filesystem::path& mo
   if (!has_config && !raw.variables.contains("bos_token") && !specials.bos_token.empty()) {
     raw.variables["bos_token"] = specials.bos_token;
   }
-  if (!raw.variables.contains("eos_token") && !specials.eos_token.empty()) raw.variables["eos_token"] = specials.eos_token;
+  if (!raw.variables.contains("eos_token") && !specials.eos_token.empty())
+    raw.variables["eos_token"] = specials.eos_token;
   return std::make_unique<JinjaChatTemplate>(std::move(raw), tokenizer);
 }
 

@@ -24,9 +24,11 @@ Encoding encode_between(const Tokenizer& tokenizer, const RenderedText& rendered
   Encoding result;
   std::size_t begin = 0;
   const auto add = [&](std::size_t end) {
-    const Encoding part = tokenizer.encode(std::string_view(rendered.text).substr(begin, end - begin));
+    const Encoding part =
+        tokenizer.encode(std::string_view(rendered.text).substr(begin, end - begin));
     result.ids.insert(result.ids.end(), part.ids.begin(), part.ids.end());
-    for (const ByteSpan span : part.offsets) result.offsets.push_back({span.begin + begin, span.end + begin});
+    for (const ByteSpan span : part.offsets)
+      result.offsets.push_back({span.begin + begin, span.end + begin});
   };
   for (const auto& [span, id] : rendered.specials) {
     if (span.begin > begin) add(span.begin);
@@ -43,11 +45,13 @@ Encoding encode_between(const Tokenizer& tokenizer, const RenderedText& rendered
 Encoding encode_rendered(const Tokenizer& tokenizer, const RenderedText& rendered) {
   const Tokenizer::Specials& specials = tokenizer.specials();
   Encoding encoding = tokenizer.encode(rendered.text);
-  if (!specials_are_tokens(encoding, rendered.specials)) encoding = encode_between(tokenizer, rendered);
+  if (!specials_are_tokens(encoding, rendered.specials))
+    encoding = encode_between(tokenizer, rendered);
   const bool has_bos = rendered.has_bos || (specials.bos_id && !encoding.ids.empty() &&
                                             encoding.ids.front() == *specials.bos_id);
   if (!has_bos) {
-    encoding.ids.insert(encoding.ids.begin(), specials.prefix_ids.begin(), specials.prefix_ids.end());
+    encoding.ids.insert(encoding.ids.begin(), specials.prefix_ids.begin(),
+                        specials.prefix_ids.end());
     encoding.offsets.insert(encoding.offsets.begin(), specials.prefix_ids.size(), ByteSpan{0, 0});
   }
   return encoding;
@@ -57,8 +61,10 @@ Encoding encode_prompt(const Tokenizer& tokenizer, const std::string& prompt) {
   const Tokenizer::Specials& specials = tokenizer.specials();
   RenderedText rendered;
   rendered.text = prompt;
-  rendered.has_bos = specials.bos_id && !specials.bos_token.empty() && prompt.starts_with(specials.bos_token);
-  if (rendered.has_bos) rendered.specials.push_back({{0, specials.bos_token.size()}, *specials.bos_id});
+  rendered.has_bos =
+      specials.bos_id && !specials.bos_token.empty() && prompt.starts_with(specials.bos_token);
+  if (rendered.has_bos)
+    rendered.specials.push_back({{0, specials.bos_token.size()}, *specials.bos_id});
   return encode_rendered(tokenizer, rendered);
 }
 

@@ -21,11 +21,14 @@ void read_member(const json& member, const std::string& where, OwnTemplates& res
     result.chat = TemplateSource{member.get<std::string>(), where};
     return;
   }
-  if (!member.is_array()) fail(ErrorKind::model, "{}: chat_template is neither a text nor a list of templates", where);
+  if (!member.is_array())
+    fail(ErrorKind::model, "{}: chat_template is neither a text nor a list of templates", where);
   for (const json& item : member) {
-    if (!item.is_object() || !item.contains("name") || !item.contains("template") || !item.at("name").is_string() ||
-        !item.at("template").is_string()) {
-      fail(ErrorKind::model, "{}: chat_template has an element that is not {{\"name\", \"template\"}} of two texts", where);
+    if (!item.is_object() || !item.contains("name") || !item.contains("template") ||
+        !item.at("name").is_string() || !item.at("template").is_string()) {
+      fail(ErrorKind::model,
+           "{}: chat_template has an element that is not {{\"name\", \"template\"}} of two texts",
+           where);
     }
     const std::string name = item.at("name").get<std::string>();
     TemplateSource source{item.at("template").get<std::string>(), where + " (" + name + ")"};
@@ -52,9 +55,11 @@ OwnTemplates read_own_templates(const std::filesystem::path& folder) {
   result.chat = read_text(folder / "chat_template.jinja");
   if (!result.chat) {
     read_json_templates(folder / "tokenizer_config.json", result);
-    if (!result.chat && !result.tool_use) read_json_templates(folder / "chat_template.json", result);
+    if (!result.chat && !result.tool_use)
+      read_json_templates(folder / "chat_template.json", result);
   }
-  if (auto more = read_text(folder / "additional_chat_templates" / "tool_use.jinja")) result.tool_use = std::move(more);
+  if (auto more = read_text(folder / "additional_chat_templates" / "tool_use.jinja"))
+    result.tool_use = std::move(more);
   if (!result.chat) result.chat = read_text(folder / "additional_chat_templates" / "default.jinja");
   if (!result.chat) result.chat = result.tool_use;
   return result;

@@ -124,13 +124,16 @@ std::unique_ptr<Tokenizer> load_files(const std::filesystem::path& folder,
 std::string fingerprint_of(const std::filesystem::path& folder) {
   std::string hashes;
   std::vector<std::filesystem::path> files = tokenizer_files(folder);
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {  // a lone file may have any name
+  for (const auto& entry :
+       std::filesystem::directory_iterator(folder)) {  // a lone file may have any name
     const std::string ending = entry.path().extension().string();
     if (ending == ".model" || ending == ".tiktoken") files.push_back(entry.path());
   }
-  if (std::filesystem::is_regular_file(folder / "config.json")) files.push_back(folder / "config.json");
+  if (std::filesystem::is_regular_file(folder / "config.json"))
+    files.push_back(folder / "config.json");
   std::sort(files.begin(), files.end());
-  for (const std::filesystem::path& file : files) hashes += file.filename().string() + " " + file_hash(file, ErrorKind::model) + "\n";
+  for (const std::filesystem::path& file : files)
+    hashes += file.filename().string() + " " + file_hash(file, ErrorKind::model) + "\n";
   return content_hash(hashes);
 }
 

@@ -15,7 +15,8 @@ namespace finetune {
 
 namespace fs = std::filesystem;
 
-Artifact::Artifact(Method method, const CausalLM& model, const FlatParameters& parameters, fs::path base)
+Artifact::Artifact(Method method, const CausalLM& model, const FlatParameters& parameters,
+                   fs::path base)
     : method_(method), model_(model), parameters_(parameters), base_(std::move(base)) {}
 
 std::string Artifact::embeddings_name() const {
@@ -41,7 +42,8 @@ void Artifact::save_exact(const fs::path& folder) const {
 void Artifact::save_adapter(const fs::path& folder) const {
   PeftLoraConfig config = lora_config_of(model_);
   config.base_model_name_or_path = base_.string();
-  write_safetensors(folder / kAdapterWeightsFile, peft_tensors(lora_pairs_of(model_)), {{"format", "pt"}});
+  write_safetensors(folder / kAdapterWeightsFile, peft_tensors(lora_pairs_of(model_)),
+                    {{"format", "pt"}});
   write_file_atomically(folder / kAdapterConfigFile, peft_config_json(config));
 }
 
@@ -59,7 +61,8 @@ void Artifact::load_exact(const fs::path& folder) const {
   std::map<std::string, Tensor> saved;
   if (method_ == Method::full) {
     saved = read_model_tensors(folder);
-    if (!saved.contains(embeddings_name())) saved[embeddings_name()] = saved[model_.head_name + ".weight"];
+    if (!saved.contains(embeddings_name()))
+      saved[embeddings_name()] = saved[model_.head_name + ".weight"];
   } else {
     for (const auto& [module, pair] : read_peft_adapter(folder).modules) {
       saved[module + ".lora_A.weight"] = pair.a;
@@ -68,9 +71,11 @@ void Artifact::load_exact(const fs::path& folder) const {
   }
   for (const auto& [name, value] : parameters_.by_name()) {
     const auto found = saved.find(name);
-    if (found == saved.end() || !found->second.defined() || found->second.sizes() != value.sizes()) {
-      fail(ErrorKind::model, "{}: '{}' is missing or not of shape {}; this checkpoint is of another run", folder.string(), name,
-           format_shape(value.sizes().vec()));
+    if (found == saved.end() || !found->second.defined() ||
+        found->second.sizes() != value.sizes()) {
+      fail(ErrorKind::model,
+           "{}: '{}' is missing or not of shape {}; this checkpoint is of another run",
+           folder.string(), name, format_shape(value.sizes().vec()));
     }
     Tensor(value).copy_(found->second);
   }

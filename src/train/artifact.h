@@ -10,17 +10,20 @@
 
 namespace finetune {
 
-/// Saves and restores what a run trains: a PEFT adapter, or with `full` a Hugging Face model folder.
+/// Saves and restores what a run trains: a PEFT adapter, or with `full` a Hugging Face model
+/// folder.
 class Artifact {
  public:
   /// `base`: the folder the model came from, as the user gave it.
-  Artifact(Method method, const CausalLM& model, const FlatParameters& parameters, std::filesystem::path base);
+  Artifact(Method method, const CausalLM& model, const FlatParameters& parameters,
+           std::filesystem::path base);
 
   /// For the user. `full`: in the type the base is stored in, with its tokenizer.
   void save_result(const std::filesystem::path& folder) const;
   /// For continuing: exact float32 values.
   void save_exact(const std::filesystem::path& folder) const;
-  /// Copies saved values back into the parameters. Throws Error(model) when a tensor is missing or misshapen.
+  /// Copies saved values back into the parameters. Throws Error(model) when a tensor is missing or
+  /// misshapen.
   void load_exact(const std::filesystem::path& folder) const;
   /// The file that holds the weights: adapter_model.safetensors or model.safetensors.
   std::string weights_file() const;

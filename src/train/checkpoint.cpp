@@ -21,8 +21,8 @@ namespace {
 constexpr int kStateVersion = 1;
 
 /// Settings that do not change what is computed.
-const std::set<std::string, std::less<>> kFree = {"output_dir", "overwrite_output_dir", "save_total_limit",
-                                                  "disk_retry_seconds"};
+const std::set<std::string, std::less<>> kFree = {"output_dir", "overwrite_output_dir",
+                                                  "save_total_limit", "disk_retry_seconds"};
 
 ordered_json read_state(const fs::path& path) {
   ordered_json state = ordered_json::parse(read_file(path, ErrorKind::model), nullptr, false);
@@ -32,15 +32,18 @@ ordered_json read_state(const fs::path& path) {
 
 /// Why the checkpoint cannot be used, or "".
 std::string damage(const fs::path& folder, const ordered_json& state) {
-  if (state.value("version", 0) != kStateVersion) return "its trainer_state.json is of another version";
+  if (state.value("version", 0) != kStateVersion)
+    return "its trainer_state.json is of another version";
   for (const auto& [name, hash] : state.at("files").items()) {
     if (!fs::exists(folder / name)) return name + " is missing";
-    if (file_hash(folder / name, ErrorKind::model) != hash.get<std::string>()) return name + " is not as it was written";
+    if (file_hash(folder / name, ErrorKind::model) != hash.get<std::string>())
+      return name + " is not as it was written";
   }
   return "";
 }
 
-void check_identity(const ordered_json& state, const RunIdentity& identity, const fs::path& folder, bool allow_changed) {
+void check_identity(const ordered_json& state, const RunIdentity& identity, const fs::path& folder,
+                    bool allow_changed) {
   std::vector<std::string> changed;
   const ordered_json& saved = state.at("settings");
   for (const auto& [key, value] : identity.values) {
@@ -53,7 +56,8 @@ void check_identity(const ordered_json& state, const RunIdentity& identity, cons
     return;
   }
   fail(ErrorKind::config,
-       "{}: this run was begun with other settings or data:\n{}\nRestore them, start anew with overwrite_output_dir=true, or "
+       "{}: this run was begun with other settings or data:\n{}\nRestore them, start anew with "
+       "overwrite_output_dir=true, or "
        "continue nevertheless with --allow-changed",
        folder.string(), join_problems(changed));
 }
@@ -68,7 +72,8 @@ std::map<std::string, Tensor> read_tensors(const fs::path& path) {
 TrainerState parse_state(const ordered_json& json) {
   TrainerState state;
   state.step = json.at("step").get<std::int64_t>();
-  if (!json.at("best_eval_loss").is_null()) state.best_eval_loss = json.at("best_eval_loss").get<double>();
+  if (!json.at("best_eval_loss").is_null())
+    state.best_eval_loss = json.at("best_eval_loss").get<double>();
   state.best_step = json.at("best_step").get<std::int64_t>();
   state.evaluations_without_gain = json.at("evaluations_without_gain").get<std::int64_t>();
   state.evaluation_pending = json.at("evaluation_pending").get<bool>();
@@ -77,7 +82,8 @@ TrainerState parse_state(const ordered_json& json) {
 
 }  // namespace
 
-RunIdentity run_identity(const Config& config, const std::map<std::string, std::string>& data_hashes) {
+RunIdentity run_identity(const Config& config,
+                         const std::map<std::string, std::string>& data_hashes) {
   RunIdentity identity;
   for (const auto& [key, value] : config_values(config)) {
     if (!kFree.contains(key)) identity.values[key] = value;
@@ -95,8 +101,10 @@ void write_checkpoint(const RunDir& run, const TrainerState& state, const RunIde
   std::map<std::string, Tensor> tensors;
   for (const auto& [name, tensor] : optimizer.state()) tensors[name] = tensor.cpu();
   write_safetensors(folder / kOptimizerFile, tensors, {});
-  ordered_json json = {{"version", kStateVersion}, {"program", FINETUNE_VERSION}, {"step", state.step}};
-  json["best_eval_loss"] = std::isfinite(state.best_eval_loss) ? ordered_json(state.best_eval_loss) : ordered_json();
+  ordered_json json = {
+      {"version", kStateVersion}, {"program", FINETUNE_VERSION}, {"step", state.step}};
+  json["best_eval_loss"] =
+      std::isfinite(state.best_eval_loss) ? ordered_json(state.best_eval_loss) : ordered_json();
   json["best_step"] = state.best_step;
   json["evaluations_without_gain"] = state.evaluations_without_gain;
   json["evaluation_pending"] = state.evaluation_pending;
@@ -107,8 +115,9 @@ void write_checkpoint(const RunDir& run, const TrainerState& state, const RunIde
   write_file_atomically(folder / kTrainerStateFile, json.dump(2) + "\n");
 }
 
-std::optional<TrainerState> restore_checkpoint(const RunDir& run, const RunIdentity& identity, bool allow_changed,
-                                               const Artifact& artifact, Optimizer& optimizer) {
+std::optional<TrainerState> restore_checkpoint(const RunDir& run, const RunIdentity& identity,
+                                               bool allow_changed, const Artifact& artifact,
+                                               Optimizer& optimizer) {
   run.remove_incomplete_checkpoints();
   const std::vector<std::int64_t> steps = run.complete_checkpoints();
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
@@ -122,10 +131,12 @@ std::optional<TrainerState> restore_checkpoint(const RunDir& run, const RunIdent
       optimizer.load(read_tensors(folder / kOptimizerFile), folder.string());
       return parse_state(json);
     } catch (const ordered_json::exception& error) {
-      log_warning("resume", "{} cannot be used ({}); going back to the one before", folder.string(), error.what());
+      log_warning("resume", "{} cannot be used ({}); going back to the one before", folder.string(),
+                  error.what());
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::model) throw;
-      log_warning("resume", "{} cannot be used ({}); going back to the one before", folder.string(), error.what());
+      log_warning("resume", "{} cannot be used ({}); going back to the one before", folder.string(),
+                  error.what());
     }
     run.remove_checkpoint(*step);
   }

@@ -16,9 +16,9 @@ namespace finetune {
 struct TrainerState {
   std::int64_t step = 0;
   double best_eval_loss = std::numeric_limits<double>::infinity();
-  std::int64_t best_step = 0;              ///< 0: no evaluation yet
+  std::int64_t best_step = 0;  ///< 0: no evaluation yet
   std::int64_t evaluations_without_gain = 0;
-  bool evaluation_pending = false;         ///< due at this step, but an interrupt cut it short
+  bool evaluation_pending = false;  ///< due at this step, but an interrupt cut it short
 };
 
 /// What a run must have in common with the one it continues: settings and the content of the data.
@@ -27,15 +27,19 @@ struct RunIdentity {
 };
 
 /// Settings that may differ between the parts of one run are left out.
-RunIdentity run_identity(const Config& config, const std::map<std::string, std::string>& data_hashes);
+RunIdentity run_identity(const Config& config,
+                         const std::map<std::string, std::string>& data_hashes);
 
-/// Writes checkpoint-<step>: weights, optimizer state, and last trainer_state.json with the hashes of both.
+/// Writes checkpoint-<step>: weights, optimizer state, and last trainer_state.json with the hashes
+/// of both.
 void write_checkpoint(const RunDir& run, const TrainerState& state, const RunIdentity& identity,
                       const Artifact& artifact, const Optimizer& optimizer);
 
-/// Restores the newest checkpoint whose files are whole; damaged ones are told and removed. Nothing when there is none.
-/// Throws Error(config) naming every setting that has changed, unless `allow_changed`.
-std::optional<TrainerState> restore_checkpoint(const RunDir& run, const RunIdentity& identity, bool allow_changed,
-                                               const Artifact& artifact, Optimizer& optimizer);
+/// Restores the newest checkpoint whose files are whole; damaged ones are told and removed. Nothing
+/// when there is none. Throws Error(config) naming every setting that has changed, unless
+/// `allow_changed`.
+std::optional<TrainerState> restore_checkpoint(const RunDir& run, const RunIdentity& identity,
+                                               bool allow_changed, const Artifact& artifact,
+                                               Optimizer& optimizer);
 
 }  // namespace finetune

@@ -20,7 +20,8 @@ EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t 
   std::int64_t correct = 0;
   const auto count = static_cast<std::int64_t>(dataset.examples.size());
   for (std::int64_t begin = 0; begin < count && interrupt_signal() == 0; begin += batch_size) {
-    std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(batch_size, count - begin)));
+    std::vector<std::int64_t> indices(
+        static_cast<std::size_t>(std::min(batch_size, count - begin)));
     std::iota(indices.begin(), indices.end(), begin);
     const Batch batch = make_batch(dataset, indices).to(model.device);
     const Tensor hidden = model.hidden_states(batch.input_ids, batch.starts, ForwardContext{});
@@ -30,7 +31,8 @@ EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t 
     correct += scores.correct.sum().item<std::int64_t>();
     std::int64_t row = 0;
     for (const std::int64_t index : indices) {  // targets stand in the order of the examples
-      const std::int64_t tokens = dataset.examples[static_cast<std::size_t>(index)].supervised_tokens;
+      const std::int64_t tokens =
+          dataset.examples[static_cast<std::size_t>(index)].supervised_tokens;
       result.nll.push_back(nll.narrow(0, row, tokens).sum().item<double>());
       row += tokens;
     }

@@ -8,11 +8,12 @@
 
 namespace finetune {
 
-/// All trained tensors as views of one flat float32 buffer, and their gradients as views of another: norm, clipping and
-/// the optimizer are one pass each. Those with weight decay come first.
+/// All trained tensors as views of one flat float32 buffer, and their gradients as views of
+/// another: norm, clipping and the optimizer are one pass each. Those with weight decay come first.
 class FlatParameters {
  public:
-  /// Moves the parameters into the buffer: every slot becomes a leaf of autograd that shares its memory.
+  /// Moves the parameters into the buffer: every slot becomes a leaf of autograd that shares its
+  /// memory.
   explicit FlatParameters(const std::vector<TrainableParameter>& parameters);
 
   const Tensor& values() const { return values_; }        ///< [P]

@@ -17,8 +17,10 @@ MetricsFile::MetricsFile(const fs::path& path, std::int64_t last_step) : path_(p
   if (last_step >= 0 && fs::exists(path)) {
     std::istringstream lines(read_file(path, ErrorKind::resource));
     for (std::string line; std::getline(lines, line);) {
-      const ordered_json object = ordered_json::parse(line, nullptr, false);  // a killed process may leave half a line
-      if (object.is_object() && object.value("step", std::int64_t{0}) <= last_step) kept += line + "\n";
+      const ordered_json object =
+          ordered_json::parse(line, nullptr, false);  // a killed process may leave half a line
+      if (object.is_object() && object.value("step", std::int64_t{0}) <= last_step)
+        kept += line + "\n";
     }
   }
   write_file_atomically(path, kept);

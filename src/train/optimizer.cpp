@@ -36,10 +36,14 @@ void Optimizer::adamw_step(std::int64_t step, double learning_rate) {
   const std::int64_t decayed = parameters_.decayed_size(), rest = parameters_.size() - decayed;
   const auto update = [&](std::int64_t begin, std::int64_t count, double weight_decay) {
     if (count == 0) return;
-    const auto part = [&](const Tensor& flat) { return std::vector<Tensor>{flat.narrow(0, begin, count)}; };
-    const std::vector<Tensor> steps = {at::full({}, static_cast<double>(step), parameters_.values().options())};
-    at::_fused_adamw_(part(parameters_.values()), part(parameters_.gradients()), part(state_["exp_avg"]),
-                      part(state_["exp_avg_sq"]), {}, steps, learning_rate, beta1_, beta2_, weight_decay, epsilon_,
+    const auto part = [&](const Tensor& flat) {
+      return std::vector<Tensor>{flat.narrow(0, begin, count)};
+    };
+    const std::vector<Tensor> steps = {
+        at::full({}, static_cast<double>(step), parameters_.values().options())};
+    at::_fused_adamw_(part(parameters_.values()), part(parameters_.gradients()),
+                      part(state_["exp_avg"]), part(state_["exp_avg_sq"]), {}, steps, learning_rate,
+                      beta1_, beta2_, weight_decay, epsilon_,
                       /*amsgrad=*/false, /*maximize=*/false);
   };
   update(0, decayed, weight_decay_);
@@ -48,7 +52,8 @@ void Optimizer::adamw_step(std::int64_t step, double learning_rate) {
 
 void Optimizer::sgd_step(std::int64_t step, double learning_rate) {
   Tensor values = parameters_.values(), direction = parameters_.gradients();
-  if (weight_decay_ > 0) values.narrow(0, 0, parameters_.decayed_size()).mul_(1.0 - learning_rate * weight_decay_);
+  if (weight_decay_ > 0)
+    values.narrow(0, 0, parameters_.decayed_size()).mul_(1.0 - learning_rate * weight_decay_);
   if (momentum_ > 0) {
     Tensor& buffer = state_["momentum_buffer"];
     if (step == 1) {
@@ -65,8 +70,9 @@ void Optimizer::load(const std::map<std::string, Tensor>& saved, const std::stri
   for (auto& [name, tensor] : state_) {
     const auto found = saved.find(name);
     if (found == saved.end() || found->second.numel() != tensor.numel()) {
-      fail(ErrorKind::model, "{}: '{}' is missing or not of {} elements; this checkpoint is of another run", where, name,
-           tensor.numel());
+      fail(ErrorKind::model,
+           "{}: '{}' is missing or not of {} elements; this checkpoint is of another run", where,
+           name, tensor.numel());
     }
     tensor.copy_(found->second);
   }

@@ -8,8 +8,8 @@
 
 namespace finetune {
 
-/// AdamW (Loshchilov and Hutter 2019, as torch.optim.AdamW computes it) or plain gradient descent with momentum
-/// (torch.optim.SGD with decoupled decay), over the flat buffer.
+/// AdamW (Loshchilov and Hutter 2019, as torch.optim.AdamW computes it) or plain gradient descent
+/// with momentum (torch.optim.SGD with decoupled decay), over the flat buffer.
 class Optimizer {
  public:
   Optimizer(const Config& config, const FlatParameters& parameters);
@@ -17,9 +17,11 @@ class Optimizer {
   /// Applies the gradients. `step` counts from 1.
   void step(std::int64_t step, double learning_rate);
 
-  /// Name -> tensor [P] of everything a resumed run needs besides the values: views, so `load` fills them.
+  /// Name -> tensor [P] of everything a resumed run needs besides the values: views, so `load`
+  /// fills them.
   const std::map<std::string, Tensor>& state() const { return state_; }
-  /// Copies saved tensors in. Throws Error(model) when one is missing or of another size; `where` is for the message.
+  /// Copies saved tensors in. Throws Error(model) when one is missing or of another size; `where`
+  /// is for the message.
   void load(const std::map<std::string, Tensor>& saved, const std::string& where);
 
  private:

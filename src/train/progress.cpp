@@ -9,14 +9,15 @@ namespace finetune {
 
 namespace {
 
-constexpr double kPlainSeconds = 10.0;     // between plain lines
+constexpr double kPlainSeconds = 10.0;  // between plain lines
 constexpr double kRedrawSeconds = 0.1;
-constexpr double kSmoothing = 0.1;         // weight of the newest step in speed and time left
+constexpr double kSmoothing = 0.1;  // weight of the newest step in speed and time left
 constexpr int kBarWidth = 20;
 
 std::string bar(std::int64_t step, std::int64_t total) {
   const auto filled = static_cast<int>(kBarWidth * step / total);
-  return std::string(static_cast<std::size_t>(filled), '#') + std::string(static_cast<std::size_t>(kBarWidth - filled), '.');
+  return std::string(static_cast<std::size_t>(filled), '#') +
+         std::string(static_cast<std::size_t>(kBarWidth - filled), '.');
 }
 
 }  // namespace
@@ -37,10 +38,12 @@ void Progress::show(const ProgressState& state) {
   const double since = std::chrono::duration<double>(now - last_).count();
   if (!edge && since < (terminal_ ? kRedrawSeconds : kPlainSeconds)) return;
   last_ = now;
-  const std::string left = format_seconds(seconds_per_step_ * static_cast<double>(total_ - state.step));
-  const std::string text = fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  lr {:.2e}  {} tokens/s  {} left", state.step,
-                                       total_, state.epoch, state.loss, state.learning_rate,
-                                       format_count(static_cast<std::int64_t>(tokens_per_second_)), left);
+  const std::string left =
+      format_seconds(seconds_per_step_ * static_cast<double>(total_ - state.step));
+  const std::string text =
+      fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  lr {:.2e}  {} tokens/s  {} left",
+                  state.step, total_, state.epoch, state.loss, state.learning_rate,
+                  format_count(static_cast<std::int64_t>(tokens_per_second_)), left);
   if (!terminal_) {
     log_info("train", "{}", text);
     return;

@@ -15,8 +15,8 @@ struct ProgressState {
   double step_seconds = 0;
 };
 
-/// Progress of a run on standard error: one line drawn over and over on a terminal; elsewhere a plain line at the first
-/// step, every ten seconds, and at the last. Nothing with --quiet.
+/// Progress of a run on standard error: one line drawn over and over on a terminal; elsewhere a
+/// plain line at the first step, every ten seconds, and at the last. Nothing with --quiet.
 class Progress {
  public:
   Progress(std::int64_t total_steps, std::int64_t done_steps);

@@ -4,14 +4,14 @@
 #include "finetune/base/file.h"
 #include "finetune/formats/peft.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <fcntl.h>
 #include <optional>
-#include <sys/file.h>
-#include <unistd.h>
 
 namespace finetune {
 
@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kCheckpointPrefix = "checkpoint-";
-constexpr const char* kResultFiles[] = {kConfigFile, kMetricsFile, kModelWeightsFile, kAdapterWeightsFile, kAdapterConfigFile};
+constexpr const char* kResultFiles[] = {kConfigFile, kMetricsFile, kModelWeightsFile,
+                                        kAdapterWeightsFile, kAdapterConfigFile};
 
 /// The step in "checkpoint-120".
 std::optional<std::int64_t> checkpoint_step(const fs::path& path) {
@@ -49,7 +50,8 @@ std::vector<std::int64_t> checkpoints(const fs::path& folder) {
 RunDir::RunDir(const fs::path& path, RunStart start) : path_(path) {
   if (start == RunStart::fresh && holds_run()) {
     fail(ErrorKind::config,
-         "{}: holds a run already; continue it with --resume, start anew with overwrite_output_dir=true, or choose "
+         "{}: holds a run already; continue it with --resume, start anew with "
+         "overwrite_output_dir=true, or choose "
          "another output_dir",
          path_.string());
   }
@@ -71,7 +73,9 @@ void RunDir::lock() {
   ::close(lock_);
   lock_ = -1;
   if (reason == EWOULDBLOCK) {
-    fail(ErrorKind::resource, "{}: another process is training into this folder; wait for it, or choose another output_dir",
+    fail(ErrorKind::resource,
+         "{}: another process is training into this folder; wait for it, or choose another "
+         "output_dir",
          path_.string());
   }
   fail(ErrorKind::resource, "{}: cannot be locked: {}", file, std::strerror(reason));
@@ -110,7 +114,9 @@ void RunDir::remove_checkpoint(std::int64_t step) const {
   std::error_code error;
   fs::remove(checkpoint(step) / kTrainerStateFile, error);
   fs::remove_all(checkpoint(step), error);
-  if (error) fail(ErrorKind::resource, "{}: cannot be removed: {}", checkpoint(step).string(), error.message());
+  if (error)
+    fail(ErrorKind::resource, "{}: cannot be removed: {}", checkpoint(step).string(),
+         error.message());
 }
 
 }  // namespace finetune

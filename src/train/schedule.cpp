@@ -37,19 +37,24 @@ double Schedule::factor(double done) const {
 double Schedule::decay_factor(double done) const {
   const double progress = (done - warmup_) / std::max(1.0, total_ - warmup_);
   switch (kind_) {
-    case Scheduler::linear: return std::max(0.0, 1.0 - progress);
-    case Scheduler::cosine: return half_cosine(progress);
-    case Scheduler::cosine_with_min_lr: return half_cosine(progress) * (1.0 - min_ratio_) + min_ratio_;
+    case Scheduler::linear:
+      return std::max(0.0, 1.0 - progress);
+    case Scheduler::cosine:
+      return half_cosine(progress);
+    case Scheduler::cosine_with_min_lr:
+      return half_cosine(progress) * (1.0 - min_ratio_) + min_ratio_;
     case Scheduler::inverse_sqrt: {
       const double timescale = warmup_ > 0 ? warmup_ : 10000.0;
       return 1.0 / std::sqrt((done + timescale - warmup_) / timescale);
     }
     case Scheduler::wsd: {
       const double stable_end = total_ - decay_steps_;
-      return done < stable_end ? 1.0 : half_cosine((done - stable_end) / std::max(1.0, decay_steps_));
+      return done < stable_end ? 1.0
+                               : half_cosine((done - stable_end) / std::max(1.0, decay_steps_));
     }
     case Scheduler::constant:
-    case Scheduler::constant_with_warmup: return 1.0;
+    case Scheduler::constant_with_warmup:
+      return 1.0;
   }
   return 1.0;
 }

@@ -6,8 +6,8 @@
 
 namespace finetune {
 
-/// The learning rate of every step, as transformers' schedulers give it (optimization.py; the first step
-/// of a warm-up has rate 0).
+/// The learning rate of every step, as transformers' schedulers give it (optimization.py; the first
+/// step of a warm-up has rate 0).
 class Schedule {
  public:
   Schedule(const Config& config, std::int64_t total_steps);

@@ -9,8 +9,8 @@ namespace finetune {
 
 StepPlan::StepPlan(const Config& config, const Dataset& dataset)
     : dataset_(dataset),
-      options_{config.shuffle, static_cast<std::uint64_t>(config.seed), config.per_device_train_batch_size,
-               config.tokens_per_batch.value_or(0)},
+      options_{config.shuffle, static_cast<std::uint64_t>(config.seed),
+               config.per_device_train_batch_size, config.tokens_per_batch.value_or(0)},
       accumulation_(config.gradient_accumulation_steps) {
   FT_CHECK(!dataset.examples.empty(), "no rows to train on");
   if (config.max_steps > 0) {
@@ -20,7 +20,9 @@ StepPlan::StepPlan(const Config& config, const Dataset& dataset)
   const auto whole = static_cast<std::int64_t>(std::floor(config.num_train_epochs));
   for (std::int64_t epoch = 0; epoch < whole; ++epoch) total_steps_ += steps_of(epoch);
   const double part = config.num_train_epochs - static_cast<double>(whole);
-  if (part > 0) total_steps_ += static_cast<std::int64_t>(std::ceil(part * static_cast<double>(steps_of(whole)) - 1e-9));
+  if (part > 0)
+    total_steps_ +=
+        static_cast<std::int64_t>(std::ceil(part * static_cast<double>(steps_of(whole)) - 1e-9));
 }
 
 void StepPlan::load_epoch(std::int64_t epoch) {
@@ -43,7 +45,8 @@ PlannedStep StepPlan::step(std::int64_t step) {
   const std::int64_t wanted = step - 1;
   if (first_step_.empty()) first_step_.push_back(0);
   while (first_step_.back() <= wanted) {
-    first_step_.push_back(first_step_.back() + steps_of(static_cast<std::int64_t>(first_step_.size()) - 1));
+    first_step_.push_back(first_step_.back() +
+                          steps_of(static_cast<std::int64_t>(first_step_.size()) - 1));
   }
   const auto after = std::upper_bound(first_step_.begin(), first_step_.end(), wanted);
   const std::int64_t epoch = after - first_step_.begin() - 1;

@@ -11,12 +11,13 @@ namespace finetune {
 /// The micro-batches of one optimizer step.
 struct PlannedStep {
   std::vector<std::vector<std::int64_t>> micro_batches;  ///< example indices
-  double epoch = 0;        ///< how many times the data have been seen after this step
+  double epoch = 0;  ///< how many times the data have been seen after this step
   bool ends_epoch = false;
 };
 
-/// Which rows every optimizer step reads: a pure function of configuration and data, so that a resumed run needs the
-/// number of its step only. The last step of an epoch may have fewer micro-batches.
+/// Which rows every optimizer step reads: a pure function of configuration and data, so that a
+/// resumed run needs the number of its step only. The last step of an epoch may have fewer
+/// micro-batches.
 class StepPlan {
  public:
   StepPlan(const Config& config, const Dataset& dataset);
@@ -33,9 +34,9 @@ class StepPlan {
   BatchPlanOptions options_;
   std::int64_t accumulation_;
   std::int64_t total_steps_ = 0;
-  std::int64_t epoch_ = -1;                            // the one in micro_batches_
+  std::int64_t epoch_ = -1;  // the one in micro_batches_
   std::vector<std::vector<std::int64_t>> micro_batches_;
-  std::vector<std::int64_t> first_step_;               // of each epoch met so far, counted from 0
+  std::vector<std::int64_t> first_step_;  // of each epoch met so far, counted from 0
 };
 
 }  // namespace finetune

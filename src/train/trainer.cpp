@@ -88,9 +88,12 @@ class Trainer::Loop {
     state_ = *restored;
     restored_ = true;
     last_saved_ = state_.step;
-    if (state_.best_step > 0 && keep_best_ && !std::filesystem::exists(run_.path() / artifact_.weights_file())) {
-      log_warning("resume", "the best state so far (step {}) is gone from {}; choosing among the steps from here",
-                  state_.best_step, run_.path().string());
+    if (state_.best_step > 0 && keep_best_ &&
+        !std::filesystem::exists(run_.path() / artifact_.weights_file())) {
+      log_warning(
+          "resume",
+          "the best state so far (step {}) is gone from {}; choosing among the steps from here",
+          state_.best_step, run_.path().string());
       state_.best_step = 0;
       state_.best_eval_loss = std::numeric_limits<double>::infinity();
     }
@@ -107,8 +110,9 @@ class Trainer::Loop {
     std::int64_t tokens = 0;
     for (std::size_t micro = 0; micro < planned.micro_batches.size(); ++micro) {
       const Batch batch = make_batch(train_data_, planned.micro_batches[micro]).to(model_.device);
-      const ForwardContext context{true, mix_seed({static_cast<std::uint64_t>(config_.seed), kDropoutStream,
-                                                   static_cast<std::uint64_t>(step), micro})};
+      const ForwardContext context{
+          true, mix_seed({static_cast<std::uint64_t>(config_.seed), kDropoutStream,
+                          static_cast<std::uint64_t>(step), micro})};
       const LossSum result = sft_objective(model_, batch, context);
       const Tensor mean = result.sum / static_cast<double>(supervised);
       mean.backward();
@@ -117,7 +121,8 @@ class Trainer::Loop {
     }
     if (!std::isfinite(loss)) stop_nonfinite(planned, fmt::format("the loss is {}", loss));
     const double norm = clip_gradients(parameters_, config_.max_grad_norm);
-    if (!std::isfinite(norm)) stop_nonfinite(planned, "the gradient of " + first_nonfinite_gradient() + " is not finite");
+    if (!std::isfinite(norm))
+      stop_nonfinite(planned, "the gradient of " + first_nonfinite_gradient() + " is not finite");
     const double rate = schedule_.learning_rate(step);
     optimizer_.step(step, rate);
     state_.step = step;
@@ -128,14 +133,20 @@ class Trainer::Loop {
   void tell_step(const ProgressState& shown, double norm, std::int64_t supervised) {
     progress_->show(shown);
     if (shown.step % config_.logging_steps != 0 && shown.step != plan_.total_steps()) return;
-    metrics_->write({{"step", shown.step}, {"epoch", shown.epoch}, {"loss", shown.loss},
-                     {"learning_rate", shown.learning_rate}, {"grad_norm", norm}, {"tokens", shown.tokens},
-                     {"supervised_tokens", supervised}, {"step_seconds", shown.step_seconds},
+    metrics_->write({{"step", shown.step},
+                     {"epoch", shown.epoch},
+                     {"loss", shown.loss},
+                     {"learning_rate", shown.learning_rate},
+                     {"grad_norm", norm},
+                     {"tokens", shown.tokens},
+                     {"supervised_tokens", supervised},
+                     {"step_seconds", shown.step_seconds},
                      {"tokens_per_second", static_cast<double>(shown.tokens) / shown.step_seconds},
                      {"peak_memory_bytes", peak_memory_bytes()}});
   }
 
-  /// Evaluation, then checkpoint: what a checkpoint of step n says includes the evaluation at step n.
+  /// Evaluation, then checkpoint: what a checkpoint of step n says includes the evaluation at step
+  /// n.
   void after_step(const PlannedStep& planned) {
     const bool last = state_.step == plan_.total_steps();
     const auto due = [&](const std::optional<std::int64_t>& every) {
@@ -150,16 +161,21 @@ class Trainer::Loop {
     const auto begin = Clock::now();
     EvalResult result = evaluate(model_, *eval_data_, config_.eval_batch_size());
     if (interrupt_signal() != 0) return result;
-    log_info("eval", "step {}: loss {:.4f}, perplexity {:.3f}, token accuracy {:.1f} % ({})", state_.step, result.loss,
-             result.perplexity(), 100 * result.token_accuracy, format_seconds(seconds_since(begin)));
-    metrics_->write({{"step", state_.step}, {"epoch", epoch}, {"eval_loss", result.loss},
-                     {"eval_perplexity", result.perplexity()}, {"eval_token_accuracy", result.token_accuracy}});
+    log_info("eval", "step {}: loss {:.4f}, perplexity {:.3f}, token accuracy {:.1f} % ({})",
+             state_.step, result.loss, result.perplexity(), 100 * result.token_accuracy,
+             format_seconds(seconds_since(begin)));
+    metrics_->write({{"step", state_.step},
+                     {"epoch", epoch},
+                     {"eval_loss", result.loss},
+                     {"eval_perplexity", result.perplexity()},
+                     {"eval_token_accuracy", result.token_accuracy}});
     return result;
   }
 
   /// Keeps the state in the run folder when it is the best so far.
   void judge(const EvalResult& result) {
-    state_.evaluation_pending = interrupt_signal() != 0;  // then it is incomplete, and the resumed run does it
+    state_.evaluation_pending =
+        interrupt_signal() != 0;  // then it is incomplete, and the resumed run does it
     if (state_.evaluation_pending) return;
     if (result.loss < state_.best_eval_loss) {
       state_.best_eval_loss = result.loss;
@@ -172,7 +188,8 @@ class Trainer::Loop {
   }
 
   bool finished_early() const {
-    return config_.early_stopping_patience > 0 && state_.evaluations_without_gain >= config_.early_stopping_patience;
+    return config_.early_stopping_patience > 0 &&
+           state_.evaluations_without_gain >= config_.early_stopping_patience;
   }
 
   void save_checkpoint() {
@@ -190,14 +207,16 @@ class Trainer::Loop {
   std::int64_t supervised_tokens(const PlannedStep& planned) const {
     std::int64_t count = 0;
     for (const auto& micro_batch : planned.micro_batches) {
-      for (const std::int64_t index : micro_batch) count += train_data_.examples[static_cast<std::size_t>(index)].supervised_tokens;
+      for (const std::int64_t index : micro_batch)
+        count += train_data_.examples[static_cast<std::size_t>(index)].supervised_tokens;
     }
     return count;
   }
 
   std::string first_nonfinite_gradient() const {
     const Tensor bad = parameters_.gradients().isfinite().logical_not().nonzero();
-    return bad.numel() == 0 ? "the sum of all parameters" : parameters_.name_at(bad.flatten()[0].item<std::int64_t>());
+    return bad.numel() == 0 ? "the sum of all parameters"
+                            : parameters_.name_at(bad.flatten()[0].item<std::int64_t>());
   }
 
   /// Nothing of this step has been applied: the state before it is whole, and is saved.
@@ -206,12 +225,15 @@ class Trainer::Loop {
     if (state_.step > 0 && last_saved_ != state_.step) save_checkpoint();
     std::set<std::string> rows;
     for (const auto& micro_batch : planned.micro_batches) {
-      for (const std::int64_t index : micro_batch) rows.insert(train_data_.where(train_data_.examples[static_cast<std::size_t>(index)]));
+      for (const std::int64_t index : micro_batch)
+        rows.insert(train_data_.where(train_data_.examples[static_cast<std::size_t>(index)]));
     }
     fail(ErrorKind::training,
-         "step {}: {}; nothing of this step was applied, and the state before it is {}. Its rows:\n{}\nTry a lower "
+         "step {}: {}; nothing of this step was applied, and the state before it is {}. Its "
+         "rows:\n{}\nTry a lower "
          "learning_rate, more warm-up, or dtype: float32, and look at these rows",
-         state_.step + 1, what, state_.step > 0 ? "saved in " + run_.checkpoint(state_.step).string() : "the base model",
+         state_.step + 1, what,
+         state_.step > 0 ? "saved in " + run_.checkpoint(state_.step).string() : "the base model",
          join_problems({rows.begin(), rows.end()}));
   }
 
@@ -245,7 +267,8 @@ class Trainer::Loop {
   TrainReport report_;
 };
 
-Trainer::Trainer(TrainInputs inputs, RunDir& run) : loop_(std::make_unique<Loop>(std::move(inputs), run)) {}
+Trainer::Trainer(TrainInputs inputs, RunDir& run)
+    : loop_(std::make_unique<Loop>(std::move(inputs), run)) {}
 
 Trainer::~Trainer() = default;
 

@@ -125,8 +125,9 @@ TEST(LoadConfig, LastWordOfTheCommandLineWinsWithANotice) {
 }
 
 TEST(LoadConfig, WordsThatAreNoSettings) {
-  const std::string message =
-      config_error([] { load_words({"lora_rank", "=3", "seed=[1", "sed=1"}); });
+  const std::string message = config_error([] {
+    load_words({"lora_rank", "=3", "seed=[1", "sed=1"});
+  });
   EXPECT_CONTAINS(
       message,
       "command line: 'lora_rank' is not a setting; expected key=value, such as lora_rank=8");
@@ -214,8 +215,9 @@ TEST(LoadConfig, RefusesWhatIsNotOneMap) {
 
 TEST(LoadConfig, MissingFileAndFolder) {
   const TemporaryFolder folder;
-  const std::string message =
-      config_error([&] { load_config({folder.path() / "absent.yaml", {}}); });
+  const std::string message = config_error([&] {
+    load_config({folder.path() / "absent.yaml", {}});
+  });
   EXPECT_CONTAINS(message, "absent.yaml: there is no such configuration file");
   EXPECT_CONTAINS(config_error([&] { load_config({folder.path(), {}}); }), folder.path().string());
 }

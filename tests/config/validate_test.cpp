@@ -19,9 +19,10 @@ TEST(Validate, AcceptsACompleteConfiguration) {
        {ConfigUse::train, ConfigUse::plan, ConfigUse::eval, ConfigUse::generate}) {
     EXPECT_NO_THROW(validate(load_text(kComplete), use));
   }
-  for (const char* text : {"method: full", "optim: sgd", "template: none", "template: alpaca", "template: chatml", "template: my.jinja",
-                           "prefix_sharing: off", "gradient_checkpointing: false",
-                           "init_lora_weights: runs/a", "use_rslora: true", "eval_split: 0.5"}) {
+  for (const char* text :
+       {"method: full", "optim: sgd", "template: none", "template: alpaca", "template: chatml",
+        "template: my.jinja", "prefix_sharing: off", "gradient_checkpointing: false",
+        "init_lora_weights: runs/a", "use_rslora: true", "eval_split: 0.5"}) {
     EXPECT_NO_THROW(validate(load_text(kComplete + text), ConfigUse::train)) << text;
   }
 }

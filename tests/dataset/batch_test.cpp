@@ -10,7 +10,8 @@
 namespace finetune {
 namespace {
 
-/// Examples of the given lengths; example i has the tokens 100 i, 100 i + 1, ...; odd tokens are supervised.
+/// Examples of the given lengths; example i has the tokens 100 i, 100 i + 1, ...; odd tokens are
+/// supervised.
 Dataset dataset_of(const std::vector<std::int64_t>& lengths) {
   Dataset dataset;
   for (std::size_t i = 0; i < lengths.size(); ++i) {
@@ -26,7 +27,8 @@ Dataset dataset_of(const std::vector<std::int64_t>& lengths) {
 }
 
 std::vector<std::int64_t> values(const Tensor& tensor) {
-  return {tensor.const_data_ptr<std::int64_t>(), tensor.const_data_ptr<std::int64_t>() + tensor.numel()};
+  return {tensor.const_data_ptr<std::int64_t>(),
+          tensor.const_data_ptr<std::int64_t>() + tensor.numel()};
 }
 
 std::vector<std::int64_t> sorted_flat(const std::vector<std::vector<std::int64_t>>& batches) {
@@ -87,7 +89,8 @@ TEST(PlanEpoch, FillsUpToTheBudget) {
     for (std::size_t i = 0; i < batch.size(); ++i) {
       tokens += lengths[static_cast<std::size_t>(batch[i])];
       if (i > 0) {
-        EXPECT_GE(lengths[static_cast<std::size_t>(batch[i - 1])], lengths[static_cast<std::size_t>(batch[i])]);
+        EXPECT_GE(lengths[static_cast<std::size_t>(batch[i - 1])],
+                  lengths[static_cast<std::size_t>(batch[i])]);
       }
     }
     EXPECT_TRUE(tokens <= 256 || batch == std::vector<std::int64_t>{17}) << tokens;

@@ -14,7 +14,8 @@ Dataset small_dataset() {
   Dataset dataset;
   dataset.content_hash = "abc";
   dataset.examples = {{{1, 5, 9, 2}, {0, 0, 1, 1}, 2, {0, 3}}, {{1, 7}, {0, 1}, 1, {1, 12}}};
-  dataset.summary = {.rows = 4, .dropped = 1, .truncated = 1, .tokens = 6, .supervised_tokens = 3, .longest = 4};
+  dataset.summary = {
+      .rows = 4, .dropped = 1, .truncated = 1, .tokens = 6, .supervised_tokens = 3, .longest = 4};
   return dataset;
 }
 
@@ -50,7 +51,8 @@ TEST(DatasetCache, DamageCountsAsAbsent) {
   cache.write("k", small_dataset());
   const auto file = folder.path() / "dataset-k.safetensors";
   const std::string whole = read_file(file, ErrorKind::data);
-  for (const std::string& damaged : {std::string(), whole.substr(0, whole.size() / 2), std::string(64, 'x')}) {
+  for (const std::string& damaged :
+       {std::string(), whole.substr(0, whole.size() / 2), std::string(64, 'x')}) {
     std::ofstream(file, std::ios::binary) << damaged;
     EXPECT_FALSE(cache.read("k")) << damaged.size();
   }
@@ -62,8 +64,9 @@ TEST(DatasetCache, KeepsTheNewestFiles) {
   for (int i = 0; i < 20; ++i) {
     const std::string key = "k" + std::to_string(i);
     cache.write(key, small_dataset());
-    std::filesystem::last_write_time(folder.path() / ("dataset-" + key + ".safetensors"),
-                                     std::filesystem::file_time_type::clock::now() - std::chrono::hours(100 - i));
+    std::filesystem::last_write_time(
+        folder.path() / ("dataset-" + key + ".safetensors"),
+        std::filesystem::file_time_type::clock::now() - std::chrono::hours(100 - i));
   }
   EXPECT_FALSE(cache.read("k0"));
   EXPECT_TRUE(cache.read("k19"));
@@ -72,7 +75,8 @@ TEST(DatasetCache, KeepsTheNewestFiles) {
 TEST(DatasetCache, WithoutAFolderThereIsNone) {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "file") << "not a folder";
-  for (const DatasetCache& cache : {DatasetCache(std::filesystem::path()), DatasetCache(folder.path() / "file" / "under")}) {
+  for (const DatasetCache& cache :
+       {DatasetCache(std::filesystem::path()), DatasetCache(folder.path() / "file" / "under")}) {
     cache.write("k", small_dataset());
     EXPECT_FALSE(cache.read("k"));
   }

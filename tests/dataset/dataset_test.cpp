@@ -1,7 +1,7 @@
 #include "finetune/dataset/dataset.h"
 
-#include "finetune/base/error.h"
 #include "dataset/fake_tokenizer.h"
+#include "finetune/base/error.h"
 #include "support/temporary_folder.h"
 
 #include <gtest/gtest.h>
@@ -85,7 +85,8 @@ TEST_F(DatasetTest, PromptAndCompletionAreJoinedByNothing) {
 TEST_F(DatasetTest, AlpacaRows) {
   options_.keep_texts = true;
   const Dataset dataset = open(kAlpacaRow, "alpaca");
-  EXPECT_NE(text(dataset.examples[0]).find("### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n3</s>"),
+  EXPECT_NE(text(dataset.examples[0])
+                .find("### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n3</s>"),
             std::string::npos);
   EXPECT_EQ(supervised(dataset.examples[0]), "3</s>");
   EXPECT_TRUE(dataset.texts[0].prompt.ends_with("1 2\n\n### Response:\n"));
@@ -105,18 +106,21 @@ TEST_F(DatasetTest, MessageLists) {
   const std::string expected = "<s>Suv</s>x</s>";
   const std::string messages =
       "[{\"role\": \"system\", \"content\": \"S\"}, {\"role\": \"user\", \"content\": \"u\"}, "
-      "{\"role\": \"assistant\", \"content\": \"v\", \"weight\": 0}, {\"role\": \"assistant\", \"content\": \"x\"}]";
+      "{\"role\": \"assistant\", \"content\": \"v\", \"weight\": 0}, {\"role\": \"assistant\", "
+      "\"content\": \"x\"}]";
   const Dataset dataset = open("{\"messages\": " + messages + "}");
   EXPECT_EQ(text(dataset.examples[0]), expected);
   EXPECT_EQ(supervised(dataset.examples[0]), "x</s>");
 
   const Dataset shared = open(
-      "{\"system\": \"S\", \"conversations\": [{\"from\": \"human\", \"value\": \"u\"}, {\"from\": \"gpt\", \"value\": "
+      "{\"system\": \"S\", \"conversations\": [{\"from\": \"human\", \"value\": \"u\"}, {\"from\": "
+      "\"gpt\", \"value\": "
       "\"v\"}]}");
   EXPECT_EQ(text(shared.examples[0]), "<s>Suv</s>");
   EXPECT_EQ(supervised(shared.examples[0]), "v</s>");
 
-  const Dataset lists = open("{\"prompt\": " + messages + ", \"completion\": [{\"role\": \"assistant\", \"content\": "
+  const Dataset lists = open("{\"prompt\": " + messages +
+                             ", \"completion\": [{\"role\": \"assistant\", \"content\": "
                              "\"z\"}]}");
   EXPECT_EQ(supervised(lists.examples[0]), "z</s>");
 }
@@ -136,15 +140,19 @@ TEST_F(DatasetTest, ATokenWithAnyCharacterOfTheAnswerIsSupervised) {
   tokenizer_ = FakeTokenizer(2, false);
   const Dataset dataset = open("{\"prompt\": \"abcde\", \"completion\": \"fgh\"}");
   EXPECT_EQ(supervised(dataset.examples[0]), "efgh</s>");
-  EXPECT_EQ(supervised(open("{\"prompt\": \"abcd\", \"completion\": \"fgh\"}").examples[0]), "fgh</s>");
+  EXPECT_EQ(supervised(open("{\"prompt\": \"abcd\", \"completion\": \"fgh\"}").examples[0]),
+            "fgh</s>");
   EXPECT_EQ(supervised(open("{\"prompt\": \"a\", \"completion\": \"bc\"}").examples[0]), "c</s>");
 }
 
 TEST_F(DatasetTest, TrainOnPromptAndSystemPrompt) {
   options_.train_on_prompt = true;
   options_.system_prompt = "S.";
-  EXPECT_EQ(supervised(open("{\"prompt\": \"ab\", \"completion\": \"c\"}").examples[0]), "S.abc</s>");
-  EXPECT_EQ(text(open("{\"instruction\": \"a\", \"output\": \"c\", \"system\": \"T\"}").examples[0]), "<s>Tac</s>");
+  EXPECT_EQ(supervised(open("{\"prompt\": \"ab\", \"completion\": \"c\"}").examples[0]),
+            "S.abc</s>");
+  EXPECT_EQ(
+      text(open("{\"instruction\": \"a\", \"output\": \"c\", \"system\": \"T\"}").examples[0]),
+      "<s>Tac</s>");
   EXPECT_EQ(text(open("{\"text\": \"ab\"}").examples[0]), "<s>ab</s>");
 }
 
@@ -158,49 +166,68 @@ TEST_F(DatasetTest, FieldsAreMapped) {
   EXPECT_NE(problem(spec).find("\"reply\" is missing"), std::string::npos);
   spec.fields.clear();
   spec.format = "parquet";
-  EXPECT_NE(problem(spec, ErrorKind::config).find("expected one of auto, alpaca"), std::string::npos);
+  EXPECT_NE(problem(spec, ErrorKind::config).find("expected one of auto, alpaca"),
+            std::string::npos);
 }
 
 TEST_F(DatasetTest, RefusesRows) {
   expect_problem("[1, 2]", "element 1: the row is the number 1; expected a row like");
-  expect_problem("{\"instruction\": \"a\", \"response\": \"b\"}", "\"output\" is missing: the row has the keys");
+  expect_problem("{\"instruction\": \"a\", \"response\": \"b\"}",
+                 "\"output\" is missing: the row has the keys");
   expect_problem("{\"instruction\": \"a\", \"output\": \"\"}", "\"output\" is empty");
-  expect_problem("{\"instruction\": \" \", \"output\": \"b\"}", "\"instruction\" is only white space");
+  expect_problem("{\"instruction\": \" \", \"output\": \"b\"}",
+                 "\"instruction\" is only white space");
   expect_problem("{\"instruction\": \"a\", \"output\": null}", "\"output\" is null");
-  expect_problem("{\"instruction\": \"a\", \"output\": 4}", "\"output\" is the number 4; expected a text");
-  expect_problem("{\"instruction\": \"a\", \"input\": [], \"output\": \"b\"}", "\"input\" is an empty list");
-  expect_problem("{\"instruction\": \"a\", \"output\": \"b\", \"history\": [[\"c\"]]}", "turn 1 of \"history\"");
+  expect_problem("{\"instruction\": \"a\", \"output\": 4}",
+                 "\"output\" is the number 4; expected a text");
+  expect_problem("{\"instruction\": \"a\", \"input\": [], \"output\": \"b\"}",
+                 "\"input\" is an empty list");
+  expect_problem("{\"instruction\": \"a\", \"output\": \"b\", \"history\": [[\"c\"]]}",
+                 "turn 1 of \"history\"");
   expect_problem("{\"a\": 1}", "the row has the keys a; expected a row like");
   expect_problem("{}", "the row has no keys");
   expect_problem("{\"messages\": [], \"text\": \"a\"}", "\"messages\" is an empty list");
-  expect_problem("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "ends with a message of the role 'user'");
-  expect_problem("{\"messages\": [{\"role\": \"robot\", \"content\": \"a\"}]}", "is 'robot'; expected");
-  expect_problem("{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}", "message 1 has the role 'assistant'");
-  expect_problem("{\"messages\": [{\"role\": \"user\", \"text\": \"a\"}]}", "has the keys role, text");
+  expect_problem("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}",
+                 "ends with a message of the role 'user'");
+  expect_problem("{\"messages\": [{\"role\": \"robot\", \"content\": \"a\"}]}",
+                 "is 'robot'; expected");
+  expect_problem("{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}",
+                 "message 1 has the role 'assistant'");
+  expect_problem("{\"messages\": [{\"role\": \"user\", \"text\": \"a\"}]}",
+                 "has the keys role, text");
   expect_problem("{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", "a preference row");
   expect_problem("{\"prompt\": \"a\", \"completion\": \"b\", \"label\": true}", "a preference row");
-  expect_problem("{\"prompt\": \"a\", \"completion\": \"b\", \"messages\": []}", "fits the formats");
+  expect_problem("{\"prompt\": \"a\", \"completion\": \"b\", \"messages\": []}",
+                 "fits the formats");
 }
 
 TEST_F(DatasetTest, TemplatesSeeToolsPartsAndOtherFields) {
   const std::string path = (folder_.path() / "own.jinja").string();
-  std::ofstream(path) << "{{ tools | length if tools }}{% for m in messages %}{{ m.role }}:{{ m.content if m.content is string }}"
-                         "{% for p in (m.content if m.content is sequence and m.content is not string else []) %}{{ p.text }}{% endfor %}"
-                         "{% for c in m.tool_calls %}{{ c.name }}{% endfor %}{{ m.reasoning_content }}{{ eos_token }}{% endfor %}";
+  std::ofstream(path) << "{{ tools | length if tools }}{% for m in messages %}{{ m.role }}:{{ "
+                         "m.content if m.content is string }}"
+                         "{% for p in (m.content if m.content is sequence and m.content is not "
+                         "string else []) %}{{ p.text }}{% endfor %}"
+                         "{% for c in m.tool_calls %}{{ c.name }}{% endfor %}{{ "
+                         "m.reasoning_content }}{{ eos_token }}{% endfor %}";
   const auto row = [&](std::string json) {
     std::erase(json, '\n');
     return text(open(json, path).examples[0]);
   };
-  EXPECT_EQ(row(R"({"tools": [{"name": "f"}], "messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]},
+  EXPECT_EQ(
+      row(R"({"tools": [{"name": "f"}], "messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]},
       {"role": "assistant", "content": null, "tool_calls": [{"name": "f"}]}, {"role": "tool", "content": ""},
       {"role": "assistant", "content": "a", "reasoning_content": "why"}]})"),
-            "<s>1user:q</s>assistant:f</s>tool:</s>assistant:awhy</s>");
-  EXPECT_EQ(row(R"({"tools": "[{\"name\": \"f\"}]", "conversations": [{"from": "human", "value": "q"}, {"from": "observation", "value": "o"},
+      "<s>1user:q</s>assistant:f</s>tool:</s>assistant:awhy</s>");
+  EXPECT_EQ(
+      row(R"({"tools": "[{\"name\": \"f\"}]", "conversations": [{"from": "human", "value": "q"}, {"from": "observation", "value": "o"},
       {"from": "gpt", "value": "a"}]})"),
-            "<s>1user:q</s>tool:o</s>assistant:a</s>");
-  expect_problem(R"({"tools": 3, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})",
-                 "\"tools\" is the number 3; expected a list of objects");
-  expect_problem(R"({"tools": [{}], "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})", "has no place");
+      "<s>1user:q</s>tool:o</s>assistant:a</s>");
+  expect_problem(
+      R"({"tools": 3, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})",
+      "\"tools\" is the number 3; expected a list of objects");
+  expect_problem(
+      R"({"tools": [{}], "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})",
+      "has no place");
 }
 
 TEST_F(DatasetTest, ReportsAllProblemsOfAllFiles) {
@@ -220,17 +247,21 @@ TEST_F(DatasetTest, ReportsAllProblemsOfAllFiles) {
     EXPECT_NE(what.find("rows.jsonl:10: \"output\" is missing"), std::string::npos) << what;
     EXPECT_NE(what.find("and 4 more"), std::string::npos) << what;
   }
-  const std::string mixed = problem(file(std::string(kAlpacaRow) + "{\"prompt\": \"a\", \"completion\": \"b\"}"));
-  EXPECT_NE(mixed.find(":2: a row of the format prompt_completion, and the rows before it are alpaca"),
-            std::string::npos)
+  const std::string mixed =
+      problem(file(std::string(kAlpacaRow) + "{\"prompt\": \"a\", \"completion\": \"b\"}"));
+  EXPECT_NE(
+      mixed.find(":2: a row of the format prompt_completion, and the rows before it are alpaca"),
+      std::string::npos)
       << mixed;
 }
 
 TEST_F(DatasetTest, OverLength) {
   const std::string rows =
-      "{\"prompt\": \"ab\", \"completion\": \"cdef\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n";
+      "{\"prompt\": \"ab\", \"completion\": \"cdef\"}\n{\"prompt\": \"a\", \"completion\": "
+      "\"b\"}\n";
   options_.max_length = 5;
-  EXPECT_NE(problem(file(rows), ErrorKind::data, "none").find("rows.jsonl:1: it has 8 tokens; expected at most 5"),
+  EXPECT_NE(problem(file(rows), ErrorKind::data, "none")
+                .find("rows.jsonl:1: it has 8 tokens; expected at most 5"),
             std::string::npos);
   options_.overlength = Overlength::truncate;
   const Dataset truncated = open(rows);
@@ -238,7 +269,8 @@ TEST_F(DatasetTest, OverLength) {
   EXPECT_EQ(truncated.examples[0].supervised_tokens, 2);
   EXPECT_EQ(truncated.summary.truncated, 1);
   options_.max_length = 3;
-  EXPECT_NE(problem(file(rows), ErrorKind::data, "none").find("have no supervised one"), std::string::npos);
+  EXPECT_NE(problem(file(rows), ErrorKind::data, "none").find("have no supervised one"),
+            std::string::npos);
   options_.max_length = 5;
   options_.overlength = Overlength::drop;
   const Dataset dropped = open(rows);
@@ -246,7 +278,8 @@ TEST_F(DatasetTest, OverLength) {
   EXPECT_EQ(dropped.summary.rows, 2);
   EXPECT_EQ(dropped.summary.dropped, 1);
   options_.max_length = 2;
-  EXPECT_NE(problem(file(rows), ErrorKind::data, "none").find("2 above max_length 2 dropped"), std::string::npos);
+  EXPECT_NE(problem(file(rows), ErrorKind::data, "none").find("2 above max_length 2 dropped"),
+            std::string::npos);
 }
 
 TEST_F(DatasetTest, WeightsAndSplit) {
@@ -270,7 +303,9 @@ TEST_F(DatasetTest, WeightsAndSplit) {
   EXPECT_EQ(train.examples.size() + held_out.examples.size(), 45u);
   EXPECT_EQ(train.summary.tokens + held_out.summary.tokens, dataset.summary.tokens);
   EXPECT_NE(train.content_hash, held_out.content_hash);
-  EXPECT_EQ(split_dataset(open("{\"text\": \"a\"}\n{\"text\": \"b\"}"), 0.99, 1).first.examples.size(), 1u);
+  EXPECT_EQ(
+      split_dataset(open("{\"text\": \"a\"}\n{\"text\": \"b\"}"), 0.99, 1).first.examples.size(),
+      1u);
   EXPECT_THROW(split_dataset(open("{\"text\": \"a\"}"), 0.5, 1), Error);
 }
 

@@ -6,7 +6,8 @@
 
 namespace finetune {
 
-/// Ids: 0 "<s>", 1 "</s>", then runs of `width` bytes: with width 1 id 2 + byte. Special texts are recognised.
+/// Ids: 0 "<s>", 1 "</s>", then runs of `width` bytes: with width 1 id 2 + byte. Special texts are
+/// recognised.
 class FakeTokenizer final : public Tokenizer {
  public:
   explicit FakeTokenizer(std::size_t width = 1, bool add_bos = true) : width_(width) {
@@ -27,7 +28,8 @@ class FakeTokenizer final : public Tokenizer {
       if (!bos && !eos) end = std::min({end, text.find("</s>", at), text.size()});
       std::int32_t id = bos ? 0 : eos ? 1 : 2;
       if (!bos && !eos) {
-        for (std::size_t i = at; i < end; ++i) id += static_cast<unsigned char>(text[i]) << (8 * (i - at));
+        for (std::size_t i = at; i < end; ++i)
+          id += static_cast<unsigned char>(text[i]) << (8 * (i - at));
       }
       encoding.ids.push_back(id);
       encoding.offsets.push_back({at, end});
@@ -43,7 +45,8 @@ class FakeTokenizer final : public Tokenizer {
         if (!skip_special_tokens) text += id == 0 ? "<s>" : "</s>";
         continue;
       }
-      for (std::int32_t rest = id - 2; rest > 0; rest >>= 8) text.push_back(static_cast<char>(rest & 0xFF));
+      for (std::int32_t rest = id - 2; rest > 0; rest >>= 8)
+        text.push_back(static_cast<char>(rest & 0xFF));
     }
     return text;
   }

@@ -43,7 +43,8 @@ class JsonlTest : public ::testing::Test {
   }
 
   /// Every message that reading gives, in order.
-  std::vector<std::string> problems(const std::string& content, std::int64_t max_row_bytes = 1 << 20) {
+  std::vector<std::string> problems(const std::string& content,
+                                    std::int64_t max_row_bytes = 1 << 20) {
     std::vector<std::string> found;
     try {
       JsonRowReader reader(write(content), "rows.jsonl", max_row_bytes);
@@ -61,7 +62,8 @@ class JsonlTest : public ::testing::Test {
     return found;
   }
 
-  void expect_problem(const std::string& content, const std::string& part, std::int64_t max_row_bytes = 1 << 20) {
+  void expect_problem(const std::string& content, const std::string& part,
+                      std::int64_t max_row_bytes = 1 << 20) {
     const auto found = problems(content, max_row_bytes);
     ASSERT_FALSE(found.empty()) << content.substr(0, 100);
     EXPECT_NE(found.front().find(part), std::string::npos) << found.front();
@@ -72,7 +74,8 @@ class JsonlTest : public ::testing::Test {
 };
 
 TEST_F(JsonlTest, CountsBlankLines) {
-  const auto rows = read_all("\xEF\xBB\xBF\n{\"a\": 1}\r\n \t\n\n{\"b\": [1, {\"c\": null}], \"a\": \"\\u00e9\"}");
+  const auto rows = read_all(
+      "\xEF\xBB\xBF\n{\"a\": 1}\r\n \t\n\n{\"b\": [1, {\"c\": null}], \"a\": \"\\u00e9\"}");
   ASSERT_EQ(rows.size(), 2u);
   EXPECT_EQ(rows[0].line, 2);
   EXPECT_EQ(rows[1].line, 5);
@@ -93,7 +96,8 @@ TEST_F(JsonlTest, ReadsArrays) {
 TEST_F(JsonlTest, ReadsGzipByContent) {
   std::string content;
   for (int i = 0; i < 100000; ++i) content += "{\"number\": " + std::to_string(i) + "}\n";
-  const auto rows = read_all(packed(content) + packed("{\"number\": -1}\n") + std::string(512, '\0'));
+  const auto rows =
+      read_all(packed(content) + packed("{\"number\": -1}\n") + std::string(512, '\0'));
   ASSERT_EQ(rows.size(), 100001u);
   EXPECT_EQ(rows[99999].value["number"], 99999);
   EXPECT_EQ(rows[100000].line, 100001);
@@ -135,8 +139,10 @@ TEST_F(JsonlTest, RefusesRepeatedKeysAndDeepNesting) {
 
 TEST_F(JsonlTest, RefusesLongRows) {
   EXPECT_EQ(read_all("{\"a\": \"" + std::string(91, 'x') + "\"}\n", 100).size(), 1u);
-  expect_problem("{}\n{\"a\": \"" + std::string(92, 'x') + "\"}\n", "rows.jsonl:2: the row is longer than 100 B", 100);
-  expect_problem("[{},\n{\"a\": \"" + std::string(92, 'x') + "\"}]", "rows.jsonl:2: element 2 is longer than", 100);
+  expect_problem("{}\n{\"a\": \"" + std::string(92, 'x') + "\"}\n",
+                 "rows.jsonl:2: the row is longer than 100 B", 100);
+  expect_problem("[{},\n{\"a\": \"" + std::string(92, 'x') + "\"}]",
+                 "rows.jsonl:2: element 2 is longer than", 100);
 }
 
 TEST_F(JsonlTest, RefusesDamagedArrays) {
@@ -164,7 +170,9 @@ TEST_F(JsonlTest, RefusesFilesWithoutRows) {
   }
 }
 
-TEST_F(JsonlTest, LongMessagesAreCut) { expect_problem("{\"a\": \"" + std::string(5000, 'x'), "..."); }
+TEST_F(JsonlTest, LongMessagesAreCut) {
+  expect_problem("{\"a\": \"" + std::string(5000, 'x'), "...");
+}
 
 }  // namespace
 }  // namespace finetune

@@ -11,7 +11,8 @@
 namespace finetune {
 namespace {
 
-void write_raw(const std::filesystem::path& path, const std::string& header, std::size_t data_bytes) {
+void write_raw(const std::filesystem::path& path, const std::string& header,
+               std::size_t data_bytes) {
   std::string bytes(8, '\0');
   const std::uint64_t length = header.size();
   std::memcpy(bytes.data(), &length, 8);
@@ -49,7 +50,8 @@ TEST_P(BadSafetensors, IsRefusedWithTheReason) {
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.exit_code(), 4);
-    EXPECT_NE(std::string(error.what()).find(GetParam().expected), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find(GetParam().expected), std::string::npos)
+        << error.what();
     EXPECT_NE(std::string(error.what()).find("bad.safetensors"), std::string::npos);
   }
 }
@@ -58,18 +60,23 @@ INSTANTIATE_TEST_SUITE_P(
     All, BadSafetensors,
     ::testing::Values(
         BadFile{"not_json", "{oops", 0, "not a JSON object"},
-        BadFile{"truncated", R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})", 8, "truncated"},
+        BadFile{"truncated", R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})", 8,
+                "truncated"},
         BadFile{"extra", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 8, "damaged"},
         BadFile{"hole", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "hole"},
-        BadFile{"overlap",
-                R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-                4, "overlap"},
-        BadFile{"shape", R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,4]}})", 4, "does not fill"},
+        BadFile{
+            "overlap",
+            R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+            4, "overlap"},
+        BadFile{"shape", R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,4]}})", 4,
+                "does not fill"},
         BadFile{"overflow",
                 R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", 0,
                 "does not fill"},
-        BadFile{"negative", R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4, "does not fill"},
-        BadFile{"dtype", R"({"a":{"dtype":"F3","shape":[1],"data_offsets":[0,4]}})", 4, "type \"F3\""},
+        BadFile{"negative", R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4,
+                "does not fill"},
+        BadFile{"dtype", R"({"a":{"dtype":"F3","shape":[1],"data_offsets":[0,4]}})", 4,
+                "type \"F3\""},
         BadFile{"no_offsets", R"({"a":{"dtype":"F32","shape":[1]}})", 4, "not valid"}),
     [](const auto& info) { return info.param.name; });
 
@@ -78,7 +85,8 @@ TEST(Safetensors, LyingLengthAndLfsPointer) {
   const auto path = folder.path() / "m.safetensors";
   write_file_atomically(path, std::string("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10));
   EXPECT_THROW(SafetensorsFile{path}, Error);
-  write_file_atomically(path, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+  write_file_atomically(path,
+                        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
   try {
     SafetensorsFile file(path);
     FAIL();

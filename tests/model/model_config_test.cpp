@@ -94,8 +94,7 @@ TEST_F(ReadModelConfig, RefusesNumbersThatMakeNoModel) {
 }
 
 TEST_F(ReadModelConfig, UnknownFamily) {
-  expect_error("model_type", "lama",
-               "'model_type' is \"lama\"; expected llama, mistral, qwen2");
+  expect_error("model_type", "lama", "'model_type' is \"lama\"; expected llama, mistral, qwen2");
   expect_error("model_type", "lama", "; did you mean 'llama'?");
   expect_error("model_type", "bert", "'model_type' is \"bert\"; expected llama");
   expect_error("model_type", nullptr, "'model_type' is \"\"");
@@ -161,9 +160,14 @@ TEST_F(ReadModelConfig, YarnFields) {
 }
 
 TEST_F(ReadModelConfig, RopeErrors) {
-  expect_error("rope_scaling", {{"rope_type", "ntk"}, {"factor", 2.0}},
-               "'rope_type' is \"ntk\"; expected default, linear, dynamic, llama3, yarn or longrope");
-  expect_error("rope_scaling", {{"rope_type", "longrope"}, {"factor", 2.0}, {"short_factor", {1.0, 2.0}}, {"long_factor", {1.0}}},
+  expect_error(
+      "rope_scaling", {{"rope_type", "ntk"}, {"factor", 2.0}},
+      "'rope_type' is \"ntk\"; expected default, linear, dynamic, llama3, yarn or longrope");
+  expect_error("rope_scaling",
+               {{"rope_type", "longrope"},
+                {"factor", 2.0},
+                {"short_factor", {1.0, 2.0}},
+                {"long_factor", {1.0}}},
                "'long_factor' holds 1 numbers; expected one for each pair of rotated values, 2");
   expect_error("rope_scaling", {{"type", "linear"}}, "'factor' is missing or not positive");
   expect_error("rope_scaling", {{"type", "linear"}, {"factor", 0}},
@@ -179,9 +183,13 @@ TEST_F(ReadModelConfig, RopeErrors) {
 }
 
 TEST_F(ReadModelConfig, TextPartOfAModelOfSeveralInputs) {
-  config_ = {{"model_type", "gemma3"}, {"text_config", {{"model_type", "gemma3_text"}}}, {"vision_config", json::object()}};
+  config_ = {{"model_type", "gemma3"},
+             {"text_config", {{"model_type", "gemma3_text"}}},
+             {"vision_config", json::object()}};
   const std::string message = error_of([&] { read(); });
-  EXPECT_TRUE(contains(message, "whose text part is \"gemma3_text\"") && contains(message, "not loaded in this version")) << message;
+  EXPECT_TRUE(contains(message, "whose text part is \"gemma3_text\"") &&
+              contains(message, "not loaded in this version"))
+      << message;
 }
 
 TEST_F(ReadModelConfig, LayersOfTheirOwnKinds) {
@@ -193,11 +201,13 @@ TEST_F(ReadModelConfig, LayersOfTheirOwnKinds) {
   ModelConfig config = read();
   EXPECT_EQ(config.layers[2].window, 0);
   EXPECT_EQ(config.layers[3].window, 8);
-  config_["layer_types"] = {"sliding_attention", "full_attention", "full_attention", "full_attention"};
+  config_["layer_types"] = {"sliding_attention", "full_attention", "full_attention",
+                            "full_attention"};
   config = read();
   EXPECT_EQ(config.layers[0].window, 8);
   EXPECT_EQ(config.layers[3].window, 0);
-  expect_error("layer_types", {"full_attention"}, "'layer_types' holds 1 entries; expected one for each of the 4 layers");
+  expect_error("layer_types", {"full_attention"},
+               "'layer_types' holds 1 entries; expected one for each of the 4 layers");
   expect_error("layer_types", {"a", "b", "c", "d"}, "'layer_types' holds \"a\"");
 }
 
@@ -211,7 +221,8 @@ TEST_F(ReadModelConfig, BothSpellingsOfTheExpertCount) {
   EXPECT_EQ(read().moe.aux_loss_coef, 0.0);
   config_["output_router_logits"] = true;
   EXPECT_EQ(read().moe.aux_loss_coef, 0.001);
-  expect_error("num_experts_per_tok", 9, "'num_experts_per_tok' is 9; expected at most the number of experts (5)");
+  expect_error("num_experts_per_tok", 9,
+               "'num_experts_per_tok' is 9; expected at most the number of experts (5)");
 }
 
 }  // namespace

@@ -21,7 +21,8 @@ Tensor plain_attention(const Tensor& q, const Tensor& k, const Tensor& v, const 
   for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
     const std::int64_t begin = starts[s], length = starts[s + 1] - begin;
     Tensor hidden = at::ones({length, length}, at::kBool).triu(1);
-    if (options.window > 0) hidden = hidden.logical_or(at::ones({length, length}, at::kBool).tril(-options.window));
+    if (options.window > 0)
+      hidden = hidden.logical_or(at::ones({length, length}, at::kBool).tril(-options.window));
     std::vector<Tensor> heads;
     for (std::int64_t h = 0; h < q.size(1); ++h) {
       const std::int64_t key_head = h / (q.size(1) / k.size(1));
@@ -101,7 +102,8 @@ TEST(Attention, SequenceAloneIsSequenceInCompany) {
       return x.detach().slice(0, starts[s], starts[s + 1]);
     };
     const std::vector<Tensor> in = {leaf(part(q)), leaf(part(k)), leaf(part(v))};
-    const Tensor alone = attention(in[0], in[1], in[2], Starts{0, starts[s + 1] - starts[s]}, {0.3});
+    const Tensor alone =
+        attention(in[0], in[1], in[2], Starts{0, starts[s + 1] - starts[s]}, {0.3});
     EXPECT_TRUE(at::equal(alone.detach(), part(together))) << s;
     const auto alone_grads = gradients(alone, part(dy), in);
     for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE(at::equal(alone_grads[i], part(grads[i]))) << s;
@@ -149,7 +151,11 @@ TEST(Attention, LargeScoresStayFinite) {
 class CachedRun {
  public:
   CachedRun(Tensor q, Tensor k, Tensor v, Starts starts, AttentionOptions options = {0.3})
-      : q_(std::move(q)), k_(std::move(k)), v_(std::move(v)), starts_(std::move(starts)), options_(options) {
+      : q_(std::move(q)),
+        k_(std::move(k)),
+        v_(std::move(v)),
+        starts_(std::move(starts)),
+        options_(options) {
     layer_.keys.resize(starts_.size() - 1);
     layer_.values.resize(starts_.size() - 1);
     lengths_.assign(starts_.size() - 1, 0);
@@ -166,7 +172,8 @@ class CachedRun {
     }
     const Tensor places = at::tensor(rows, at::kLong);
     const auto take = [&](const Tensor& x) { return x.index_select(0, places); };
-    const Tensor y = cached_attention(take(q_), take(k_), take(v_), starts, options_, layer_, lengths_);
+    const Tensor y =
+        cached_attention(take(q_), take(k_), take(v_), starts, options_, layer_, lengths_);
     for (std::size_t s = 0; s < counts.size(); ++s) lengths_[s] += counts[s];
     return {y, places};
   }
@@ -192,44 +199,57 @@ TEST(CachedAttention, EqualsTheFullPass) {
   }
 }
 
-/// Windows shorter and longer than a block of queries, soft caps, and both, on rows below and above them.
+/// Windows shorter and longer than a block of queries, soft caps, and both, on rows below and above
+/// them.
 TEST(BlockAttention, WindowAndSoftcapMatchTheDefinition) {
   const Starts starts = {0, 1, 30, 320};
-  const std::vector<AttentionOptions> cases = {{0.3, 7, 0.0}, {0.3, 130, 0.0}, {0.3, 0, 1.5}, {0.3, 20, 1.5}, {0.3, 1, 0.0}};
+  const std::vector<AttentionOptions> cases = {
+      {0.3, 7, 0.0}, {0.3, 130, 0.0}, {0.3, 0, 1.5}, {0.3, 20, 1.5}, {0.3, 1, 0.0}};
   for (const AttentionOptions& options : cases) {
-    const Tensor q = leaf(reference::random({320, 4, 8}, 1)), k = leaf(reference::random({320, 2, 8}, 2)),
-                 v = leaf(reference::random({320, 2, 8}, 3)), dy = reference::random({320, 4, 8}, 4);
-    const Tensor y = attention(q, k, v, starts, options), expected = plain_attention(q, k, v, starts, options);
+    const Tensor q = leaf(reference::random({320, 4, 8}, 1)),
+                 k = leaf(reference::random({320, 2, 8}, 2)),
+                 v = leaf(reference::random({320, 2, 8}, 3)),
+                 dy = reference::random({320, 4, 8}, 4);
+    const Tensor y = attention(q, k, v, starts, options),
+                 expected = plain_attention(q, k, v, starts, options);
     const std::string name = fmt::format("window {}, softcap {}", options.window, options.softcap);
     expect_close(y, expected, reference::kDoubleTolerance, name);
-    const auto grads = gradients(y, dy, {q, k, v}), expected_grads = gradients(expected, dy, {q, k, v});
-    for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, name);
+    const auto grads = gradients(y, dy, {q, k, v}),
+               expected_grads = gradients(expected, dy, {q, k, v});
+    for (std::size_t i = 0; i < 3; ++i)
+      expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, name);
   }
 }
 
 TEST(BlockAttention, HalfTypesStayNearTheDefinition) {
   const Starts starts = {0, 200};
   const AttentionOptions options{0.3, 50, 2.0};
-  const Tensor q = leaf(reference::random({200, 4, 8}, 1, at::kBFloat16)), k = leaf(reference::random({200, 2, 8}, 2, at::kBFloat16)),
-               v = leaf(reference::random({200, 2, 8}, 3, at::kBFloat16)), dy = reference::random({200, 4, 8}, 4, at::kBFloat16);
+  const Tensor q = leaf(reference::random({200, 4, 8}, 1, at::kBFloat16)),
+               k = leaf(reference::random({200, 2, 8}, 2, at::kBFloat16)),
+               v = leaf(reference::random({200, 2, 8}, 3, at::kBFloat16)),
+               dy = reference::random({200, 4, 8}, 4, at::kBFloat16);
   const Tensor y = attention(q, k, v, starts, options);
   EXPECT_EQ(y.scalar_type(), at::kBFloat16);
-  const Tensor wq = leaf(q.to(at::kDouble)), wk = leaf(k.to(at::kDouble)), wv = leaf(v.to(at::kDouble));
+  const Tensor wq = leaf(q.to(at::kDouble)), wk = leaf(k.to(at::kDouble)),
+               wv = leaf(v.to(at::kDouble));
   const Tensor expected = plain_attention(wq, wk, wv, starts, options);
   expect_close(y, expected, 2e-2, "y");  // scores and probabilities are rounded to 8 bits
-  const auto grads = gradients(y, dy, {q, k, v}), wide = gradients(expected, dy.to(at::kDouble), {wq, wk, wv});
+  const auto grads = gradients(y, dy, {q, k, v}),
+             wide = gradients(expected, dy.to(at::kDouble), {wq, wk, wv});
   for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], wide[i], 3e-2, "gradient");
 }
 
 TEST(CachedAttention, WindowAndSoftcapEqualTheFullPass) {
   const Starts starts = {0, 60, 120}, prompts = {40, 3};
   const AttentionOptions options{0.3, 12, 1.5};
-  const Tensor q = reference::random({120, 4, 8}, 1), k = reference::random({120, 2, 8}, 2), v = reference::random({120, 2, 8}, 3);
+  const Tensor q = reference::random({120, 4, 8}, 1), k = reference::random({120, 2, 8}, 2),
+               v = reference::random({120, 2, 8}, 3);
   const Tensor full = plain_attention(q, k, v, starts, options);
   CachedRun run(q, k, v, starts, options);
   for (int i = 0; i < 20; ++i) {
     const auto [y, places] = run.pass(i == 0 ? prompts : Starts{1, 1});
-    expect_close(y, full.index_select(0, places), reference::kDoubleTolerance, "pass " + std::to_string(i));
+    expect_close(y, full.index_select(0, places), reference::kDoubleTolerance,
+                 "pass " + std::to_string(i));
   }
 }
 

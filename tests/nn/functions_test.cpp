@@ -79,7 +79,8 @@ TEST(Rope, KeepsTheTypeOfItsInput) {
 }
 
 TEST(Gated, EveryActivationMatchesItsFormula) {
-  const Tensor gate = leaf(reference::random({6, 8}, 1).mul(3.0)), up = leaf(reference::random({6, 8}, 2));
+  const Tensor gate = leaf(reference::random({6, 8}, 1).mul(3.0)),
+               up = leaf(reference::random({6, 8}, 2));
   const Tensor dy = reference::random({6, 8}, 3);
   const Tensor cubic = (gate + 0.044715 * gate.pow(3)) * std::sqrt(2.0 / std::numbers::pi);
   const std::vector<std::pair<Activation, Tensor>> cases = {
@@ -90,7 +91,8 @@ TEST(Gated, EveryActivationMatchesItsFormula) {
     const Tensor y = gated(gate, up, activation), expected = formula * up;
     expect_close(y, expected, reference::kDoubleTolerance, "y");
     expect_close(activate(gate, activation), formula, reference::kDoubleTolerance, "activate");
-    const auto grads = gradients(y, dy, {gate, up}), expected_grads = gradients(expected, dy, {gate, up});
+    const auto grads = gradients(y, dy, {gate, up}),
+               expected_grads = gradients(expected, dy, {gate, up});
     expect_close(grads[0], expected_grads[0], reference::kDoubleTolerance, "dgate");
     expect_close(grads[1], expected_grads[1], reference::kDoubleTolerance, "dup");
   }
@@ -101,7 +103,8 @@ TEST(Rope, OnlyTheFirstValuesOfAHeadTurn) {
   const Tensor angle = reference::random({3, 2}, 3), cos = angle.cos(), sin = angle.sin();  // R = 4
   const Tensor y = apply_rope(x, cos, sin);
   EXPECT_TRUE(at::equal(y.narrow(-1, 4, 6), x.narrow(-1, 4, 6)));
-  expect_close(y.narrow(-1, 0, 4), apply_rope(x.narrow(-1, 0, 4), cos, sin), 0.0, "the turned part");
+  expect_close(y.narrow(-1, 0, 4), apply_rope(x.narrow(-1, 0, 4), cos, sin), 0.0,
+               "the turned part");
   const Tensor dx = gradients(y, dy, {x})[0];
   EXPECT_TRUE(at::equal(dx.narrow(-1, 4, 6), dy.narrow(-1, 4, 6)));
 }

@@ -154,7 +154,8 @@ TEST(ScoreTokens, GivesEveryTokensLossAndHit) {
 }
 
 TEST(CrossEntropySum, BiasScaleAndSoftcap) {
-  const Tensor hidden = leaf(reference::random({5, 4}, 1).mul(3.0)), weight = leaf(reference::random({11, 4}, 2)),
+  const Tensor hidden = leaf(reference::random({5, 4}, 1).mul(3.0)),
+               weight = leaf(reference::random({11, 4}, 2)),
                bias = leaf(reference::random({11}, 3));
   const Head head{weight, bias, 0.7, 1.3};
   const Tensor logits = ((hidden.matmul(weight.t()) + bias) * 0.7 / 1.3).tanh() * 1.3;
@@ -163,8 +164,10 @@ TEST(CrossEntropySum, BiasScaleAndSoftcap) {
   const Tensor sum = cross_entropy_sum(hidden, head, kTargets);
   expect_close(sum, expected, reference::kDoubleTolerance, "sum");
   const Tensor one = at::ones({}, at::kDouble);
-  const auto grads = gradients(sum, one, {hidden, weight, bias}), expected_grads = gradients(expected, one, {hidden, weight, bias});
-  for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, "gradient");
+  const auto grads = gradients(sum, one, {hidden, weight, bias}),
+             expected_grads = gradients(expected, one, {hidden, weight, bias});
+  for (std::size_t i = 0; i < 3; ++i)
+    expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, "gradient");
   const TokenScores scores = score_tokens(hidden.detach(), head, kTargets);
   expect_close(scores.nll.sum(), expected, reference::kDoubleTolerance, "nll");
 }

@@ -64,29 +64,38 @@ TEST(RmsNorm, BackwardInHalfTypesIsComputedInFloat) {
 TEST(RmsNorm, OnePlusTheWeight) {
   const Tensor x = leaf(reference::random({3, 2, 8}, 1)), weight = leaf(reference::random({8}, 2));
   const Tensor dy = reference::random({3, 2, 8}, 3);
-  const Tensor y = rms_norm(x, weight, kEps, NormKind::rms_plus_one), expected = plain_rms_norm(x, 1.0 + weight);
+  const Tensor y = rms_norm(x, weight, kEps, NormKind::rms_plus_one),
+               expected = plain_rms_norm(x, 1.0 + weight);
   expect_close(y, expected, reference::kDoubleTolerance, "y");
-  const auto grads = gradients(y, dy, {x, weight}), expected_grads = gradients(expected, dy, {x, weight});
+  const auto grads = gradients(y, dy, {x, weight}),
+             expected_grads = gradients(expected, dy, {x, weight});
   expect_close(grads[0], expected_grads[0], reference::kDoubleTolerance, "dx");
   expect_close(grads[1], expected_grads[1], reference::kDoubleTolerance, "dweight");
 }
 
 TEST(RmsNorm, TheWideKindsRoundOnce) {
-  const Tensor x = reference::random({64, 32}, 1, at::kBFloat16), weight = reference::random({32}, 2, at::kBFloat16);
-  const Tensor wide = x.to(at::kFloat), normalized = wide * at::rsqrt(wide.pow(2).mean(-1, true) + kEps);
+  const Tensor x = reference::random({64, 32}, 1, at::kBFloat16),
+               weight = reference::random({32}, 2, at::kBFloat16);
+  const Tensor wide = x.to(at::kFloat),
+               normalized = wide * at::rsqrt(wide.pow(2).mean(-1, true) + kEps);
   const Tensor scale = weight.to(at::kFloat);
-  EXPECT_TRUE(at::equal(rms_norm(x, weight, kEps, NormKind::rms_wide), (normalized * scale).to(at::kBFloat16)));
-  EXPECT_TRUE(at::equal(rms_norm(x, weight, kEps, NormKind::rms_plus_one), (normalized * (1.0 + scale)).to(at::kBFloat16)));
+  EXPECT_TRUE(at::equal(rms_norm(x, weight, kEps, NormKind::rms_wide),
+                        (normalized * scale).to(at::kBFloat16)));
+  EXPECT_TRUE(at::equal(rms_norm(x, weight, kEps, NormKind::rms_plus_one),
+                        (normalized * (1.0 + scale)).to(at::kBFloat16)));
 }
 
 TEST(Norm, LayerNormAndNone) {
-  Norm norm{"n", NormKind::layer, kEps, leaf(reference::random({8}, 2)), leaf(reference::random({8}, 4))};
+  Norm norm{"n", NormKind::layer, kEps, leaf(reference::random({8}, 2)),
+            leaf(reference::random({8}, 4))};
   const Tensor x = leaf(reference::random({5, 8}, 1)), dy = reference::random({5, 8}, 3);
   const Tensor centred = x - x.mean(-1, true);
-  const Tensor expected = centred / (centred.square().mean(-1, true) + kEps).sqrt() * norm.weight + norm.bias;
+  const Tensor expected =
+      centred / (centred.square().mean(-1, true) + kEps).sqrt() * norm.weight + norm.bias;
   expect_close(norm.forward(x), expected, reference::kDoubleTolerance, "y");
   const std::vector<Tensor> inputs = {x, norm.weight, norm.bias};
-  const auto grads = gradients(norm.forward(x), dy, inputs), expected_grads = gradients(expected, dy, inputs);
+  const auto grads = gradients(norm.forward(x), dy, inputs),
+             expected_grads = gradients(expected, dy, inputs);
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, "gradient");
   }

@@ -43,12 +43,12 @@ template <typename... Args>
 std::string join_problems(const std::vector<std::string>& problems, std::size_t shown = 10);
 
 /// Checks an invariant of ours; a failure is a defect (exit code 1), never a user's mistake.
-#define FT_CHECK(condition, ...)                                                              \
-  do {                                                                                        \
-    if (!(condition)) {                                                                       \
+#define FT_CHECK(condition, ...)                                                                 \
+  do {                                                                                           \
+    if (!(condition)) {                                                                          \
       ::finetune::fail(::finetune::ErrorKind::internal, "{}:{}: check failed: {}: {}", __FILE__, \
-                       __LINE__, #condition, ::fmt::format(__VA_ARGS__));                     \
-    }                                                                                         \
+                       __LINE__, #condition, ::fmt::format(__VA_ARGS__));                        \
+    }                                                                                            \
   } while (false)
 
 }  // namespace finetune

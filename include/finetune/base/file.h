@@ -18,7 +18,8 @@ std::string read_file(const std::filesystem::path& path, ErrorKind kind);
 /// A file mapped read-only into memory; pages are shared with the page cache. Move-only.
 class MappedFile {
  public:
-  /// Throws Error(kind) naming the path when it is missing, not a regular file, or cannot be mapped.
+  /// Throws Error(kind) naming the path when it is missing, not a regular file, or cannot be
+  /// mapped.
   MappedFile(const std::filesystem::path& path, ErrorKind kind);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;

@@ -13,7 +13,8 @@ enum class LogLevel { quiet, normal, verbose };
 void set_log_level(LogLevel level);
 LogLevel log_level();
 
-/// True when standard error is a terminal that may be coloured and redrawn (NO_COLOR honoured for colour).
+/// True when standard error is a terminal that may be coloured and redrawn (NO_COLOR honoured for
+/// colour).
 bool stderr_is_terminal();
 
 void log_line(LogLevel at_least, const std::string& area, const std::string& message);

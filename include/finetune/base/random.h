@@ -7,8 +7,8 @@
 
 namespace finetune {
 
-/// Mixes words into one seed (splitmix64 steps). Streams are derived from (seed, purpose, step, ...), so
-/// no generator state has to be saved to resume.
+/// Mixes words into one seed (splitmix64 steps). Streams are derived from (seed, purpose, step,
+/// ...), so no generator state has to be saved to resume.
 std::uint64_t mix_seed(std::initializer_list<std::uint64_t> words);
 
 /// Uniform integer in [0, bound) from a 64-bit generator, the same on every standard library

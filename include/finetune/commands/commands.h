@@ -6,8 +6,8 @@ class App;
 
 namespace finetune {
 
-// Each adds one verb to the program: its options, its help, and what it does when it is chosen. What they do
-// throws Error; the caller prints it and exits.
+// Each adds one verb to the program: its options, its help, and what it does when it is chosen.
+// What they do throws Error; the caller prints it and exits.
 
 void add_train(CLI::App& program);
 void add_merge(CLI::App& program);

@@ -60,9 +60,10 @@ struct Choices<Method> {
 
 template <>
 struct Choices<Stage> {
-  static constexpr ChoiceWord<Stage> words[] = {
-      {Stage::sft, "sft"},     {Stage::dpo, "dpo"}, {Stage::ipo, "ipo"},      {Stage::orpo, "orpo"},
-      {Stage::simpo, "simpo"}, {Stage::kto, "kto"}, {Stage::reward, "reward"}, {Stage::reward, "rm"}};
+  static constexpr ChoiceWord<Stage> words[] = {{Stage::sft, "sft"},       {Stage::dpo, "dpo"},
+                                                {Stage::ipo, "ipo"},       {Stage::orpo, "orpo"},
+                                                {Stage::simpo, "simpo"},   {Stage::kto, "kto"},
+                                                {Stage::reward, "reward"}, {Stage::reward, "rm"}};
 };
 
 template <>
@@ -74,8 +75,8 @@ struct Choices<Quantization> {
 template <>
 struct Choices<Dtype> {
   static constexpr ChoiceWord<Dtype> words[] = {
-      {Dtype::automatic, "auto"},    {Dtype::float32, "float32"}, {Dtype::bfloat16, "bfloat16"},
-      {Dtype::float16, "float16"},   {Dtype::float32, "fp32"},    {Dtype::bfloat16, "bf16"},
+      {Dtype::automatic, "auto"},  {Dtype::float32, "float32"}, {Dtype::bfloat16, "bfloat16"},
+      {Dtype::float16, "float16"}, {Dtype::float32, "fp32"},    {Dtype::bfloat16, "bf16"},
       {Dtype::float16, "fp16"}};
 };
 
@@ -109,10 +110,10 @@ struct Choices<Scheduler> {
 template <>
 struct Choices<Optim> {
   static constexpr ChoiceWord<Optim> words[] = {
-      {Optim::adamw, "adamw"},           {Optim::adamw_8bit, "adamw_8bit"},
-      {Optim::sgd, "sgd"},               {Optim::lion, "lion"},
-      {Optim::adamw, "adamw_torch"},     {Optim::adamw, "adamw_torch_fused"},
-      {Optim::adamw, "adamw_hf"},        {Optim::adamw_8bit, "adamw_bnb_8bit"}};
+      {Optim::adamw, "adamw"},       {Optim::adamw_8bit, "adamw_8bit"},
+      {Optim::sgd, "sgd"},           {Optim::lion, "lion"},
+      {Optim::adamw, "adamw_torch"}, {Optim::adamw, "adamw_torch_fused"},
+      {Optim::adamw, "adamw_hf"},    {Optim::adamw_8bit, "adamw_bnb_8bit"}};
 };
 
 template <>
@@ -144,13 +145,15 @@ struct Choices<AdapterActivation> {
 
 template <>
 struct Choices<AdapterPlacement> {
-  static constexpr ChoiceWord<AdapterPlacement> words[] = {
-      {AdapterPlacement::pfeiffer, "pfeiffer"}, {AdapterPlacement::houlsby, "houlsby"}};
+  static constexpr ChoiceWord<AdapterPlacement> words[] = {{AdapterPlacement::pfeiffer, "pfeiffer"},
+                                                           {AdapterPlacement::houlsby, "houlsby"}};
 };
 
 /// Any of the enums above.
 template <typename E>
-concept Choice = requires { Choices<E>::words; };
+concept Choice = requires {
+  Choices<E>::words;
+};
 
 /// The word of a value as the configuration writes it: to_string(Dtype::automatic) is "auto".
 template <Choice E>

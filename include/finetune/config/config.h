@@ -20,7 +20,7 @@ struct ModuleSelector {
     attention,   ///< the q, k, v and o projections of every decoder block
     all_linear,  ///< every linear layer of the decoder blocks, never the head
     names,       ///< a module whose full name is one of `names`, or ends in "." + one of them
-    regex,       ///< a module whose full name matches `regex` from end to end (ECMAScript, std::regex)
+    regex,  ///< a module whose full name matches `regex` from end to end (ECMAScript, std::regex)
   };
   Kind kind = Kind::none;
   std::vector<std::string> names;
@@ -54,9 +54,9 @@ struct DatasetSpec {
   bool operator==(const DatasetSpec&) const = default;
 };
 
-/// Every setting of a run. A member is named like its key (`template_name` is the key `template`), and holds the
-/// default until load_config sets it. Meaning, range and aliases of each are in docs/config.md, made from
-/// the same list the parser reads (src/config/fields.h).
+/// Every setting of a run. A member is named like its key (`template_name` is the key `template`),
+/// and holds the default until load_config sets it. Meaning, range and aliases of each are in
+/// docs/config.md, made from the same list the parser reads (src/config/fields.h).
 struct Config {
   // Model.
   std::string model_name_or_path;  ///< a local folder; required by every verb that opens a model
@@ -92,11 +92,11 @@ struct Config {
   // Data.
   std::vector<DatasetSpec> datasets;
   std::vector<DatasetSpec> eval_datasets;
-  double eval_split = 0;                 ///< fraction of the rows held out of training
-  std::string template_name = "auto";    ///< key `template`: a name, or a path ending in .jinja
+  double eval_split = 0;               ///< fraction of the rows held out of training
+  std::string template_name = "auto";  ///< key `template`: a name, or a path ending in .jinja
   std::optional<std::string> system_prompt;
   bool train_on_prompt = false;
-  std::int64_t max_length = 2048;        ///< tokens
+  std::int64_t max_length = 2048;  ///< tokens
   Overlength overlength = Overlength::error;
   bool shuffle = true;
   std::int64_t seed = 42;
@@ -105,26 +105,28 @@ struct Config {
 
   // Length of the run and batches.
   double num_train_epochs = 3;
-  std::int64_t max_steps = -1;  ///< optimizer steps; above 0 it decides, whatever num_train_epochs says
-  std::int64_t per_device_train_batch_size = 8;            ///< examples of a micro-batch
-  std::optional<std::int64_t> tokens_per_batch;            ///< given: replaces the number of examples
+  std::int64_t max_steps =
+      -1;  ///< optimizer steps; above 0 it decides, whatever num_train_epochs says
+  std::int64_t per_device_train_batch_size = 8;  ///< examples of a micro-batch
+  std::optional<std::int64_t> tokens_per_batch;  ///< given: replaces the number of examples
   std::optional<std::int64_t> per_device_eval_batch_size;  ///< see eval_batch_size()
   std::int64_t gradient_accumulation_steps = 1;
 
   // Optimizer and schedule.
   std::optional<double> learning_rate;  ///< see resolved_learning_rate()
   Scheduler lr_scheduler_type = Scheduler::cosine;
-  double warmup_ratio = 0.03;     ///< of all optimizer steps; not used when warmup_steps is above 0
+  double warmup_ratio = 0.03;  ///< of all optimizer steps; not used when warmup_steps is above 0
   std::int64_t warmup_steps = 0;
-  double min_lr_ratio = 0.1;      ///< cosine_with_min_lr: lowest rate as a fraction of learning_rate
-  double wsd_decay_ratio = 0.1;   ///< wsd: the last fraction of the steps, in which the rate falls to 0
+  double min_lr_ratio = 0.1;  ///< cosine_with_min_lr: lowest rate as a fraction of learning_rate
+  double wsd_decay_ratio =
+      0.1;  ///< wsd: the last fraction of the steps, in which the rate falls to 0
   Optim optim = Optim::adamw;
   double weight_decay = 0;
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
-  double momentum = 0;            ///< sgd
-  double max_grad_norm = 1;       ///< 0: no clipping
+  double momentum = 0;       ///< sgd
+  double max_grad_norm = 1;  ///< 0: no clipping
   Recompute gradient_checkpointing = Recompute::automatic;
   double neftune_noise_alpha = 0;
   double label_smoothing = 0;
@@ -137,7 +139,7 @@ struct Config {
   std::optional<std::int64_t> eval_steps;  ///< optimizer steps; absent: at the end of each epoch
   std::optional<std::int64_t> save_steps;  ///< optimizer steps; absent: at the end of each epoch
   std::int64_t logging_steps = 1;
-  std::int64_t save_total_limit = 2;       ///< checkpoints kept
+  std::int64_t save_total_limit = 2;           ///< checkpoints kept
   std::optional<bool> load_best_model_at_end;  ///< see resolved_load_best_model_at_end()
   std::int64_t early_stopping_patience = 0;    ///< evaluations without a better loss; 0: off
   std::string output_dir;  ///< set by load_config: runs/<stem of the config file>, or runs/train
@@ -146,8 +148,8 @@ struct Config {
   OnNonfinite on_nonfinite = OnNonfinite::stop;
   std::optional<std::int64_t> num_threads;  ///< absent: all cores this process may use
 
-  /// Key -> where its value comes from: "lora.yaml:3" or "command line". A key at its default, or given as
-  /// null, is not in it.
+  /// Key -> where its value comes from: "lora.yaml:3" or "command line". A key at its default, or
+  /// given as null, is not in it.
   std::map<std::string, std::string> origins;
 
   /// True when the user gave this key (canonical spelling) a value.
@@ -168,27 +170,32 @@ struct ConfigSource {
   std::vector<std::string> overrides;
 };
 
-/// Reads a configuration. Sections are joined with their keys (`lora: {rank: 8}` is lora_rank), aliases are
-/// replaced with a notice, null means the default. Throws Error(config) that lists all problems at once, each
-/// with file:line: unknown or repeated keys, wrong types, values out of range, two spellings that differ.
+/// Reads a configuration. Sections are joined with their keys (`lora: {rank: 8}` is lora_rank),
+/// aliases are replaced with a notice, null means the default. Throws Error(config) that lists all
+/// problems at once, each with file:line: unknown or repeated keys, wrong types, values out of
+/// range, two spellings that differ.
 Config load_config(const ConfigSource& source);
 
 /// What a configuration is about to be used for.
 enum class ConfigUse { train, eval, generate, plan };
 
-/// Checks what one key alone cannot tell: required keys, keys that exclude each other, and values this version of
-/// the program does not have. Throws Error(config) that lists all problems; logs a notice for a key without effect.
+/// Checks what one key alone cannot tell: required keys, keys that exclude each other, and values
+/// this version of the program does not have. Throws Error(config) that lists all problems; logs a
+/// notice for a key without effect.
 void validate(const Config& config, ConfigUse use);
 
-/// Every key in its documented order -> its effective value as YAML text on one line ("null" when absent). Two
-/// configurations mean the same run settings exactly when these are equal; --resume compares them.
+/// Every key in its documented order -> its effective value as YAML text on one line ("null" when
+/// absent). Two configurations mean the same run settings exactly when these are equal; --resume
+/// compares them.
 std::vector<std::pair<std::string, std::string>> config_values(const Config& config);
 
-/// YAML with every key, its effective value, and its origin as a comment: what --show-config prints.
+/// YAML with every key, its effective value, and its origin as a comment: what --show-config
+/// prints.
 std::string show_config(const Config& config);
 
-/// What is written as config.yaml into the output folder: every effective value, so that load_config gives
-/// the same config_values again, also with other defaults. Data paths stay as given.
+/// What is written as config.yaml into the output folder: every effective value, so that
+/// load_config gives the same config_values again, also with other defaults. Data paths stay as
+/// given.
 std::string resolved_yaml(const Config& config);
 
 /// docs/config.md: every key with type, default, range, meaning and aliases.

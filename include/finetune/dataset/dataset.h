@@ -18,22 +18,25 @@ struct DatasetOptions {
   bool train_on_prompt = false;
   std::optional<std::string> system_prompt;  ///< for rows that bring none
   std::int64_t max_row_bytes = std::int64_t{64} << 20;
-  std::uint64_t seed = 42;   ///< chooses the rows of a fractional weight
-  bool keep_texts = false;   ///< fill Dataset::texts
+  std::uint64_t seed = 42;  ///< chooses the rows of a fractional weight
+  bool keep_texts = false;  ///< fill Dataset::texts
 };
 
-/// The options of a configuration, with max_length lowered to `model_max_length` where that is smaller.
+/// The options of a configuration, with max_length lowered to `model_max_length` where that is
+/// smaller.
 DatasetOptions dataset_options(const Config& config, std::int64_t model_max_length);
 
-/// Reads, checks, renders and tokenizes every file, in order. A file of weight w gives each of its rows
-/// floor(w) times and a fixed random choice of them once more for the fraction.
-/// Throws one Error(data) with every bad row as "file:line: found; expected" (ten shown, the rest counted):
-/// malformed, empty, without a supervised token, over length, of another format than the first row of its file.
+/// Reads, checks, renders and tokenizes every file, in order. A file of weight w gives each of its
+/// rows floor(w) times and a fixed random choice of them once more for the fraction. Throws one
+/// Error(data) with every bad row as "file:line: found; expected" (ten shown, the rest counted):
+/// malformed, empty, without a supervised token, over length, of another format than the first row
+/// of its file.
 Dataset open_dataset(const std::vector<DatasetSpec>& specs, const Tokenizer& tokenizer,
                      const ChatTemplate& chat_template, const DatasetOptions& options);
 
-/// Moves a fixed random `fraction` of the rows (at least one, never all) into the second data set. Copies of one row
-/// (weights) stay together. Throws Error(data) when there are fewer than two rows.
+/// Moves a fixed random `fraction` of the rows (at least one, never all) into the second data set.
+/// Copies of one row (weights) stay together. Throws Error(data) when there are fewer than two
+/// rows.
 std::pair<Dataset, Dataset> split_dataset(Dataset dataset, double fraction, std::uint64_t seed);
 
 }  // namespace finetune

@@ -8,12 +8,13 @@ namespace finetune {
 
 /// Where a row came from, for messages: `files[file]:line`.
 struct RowOrigin {
-  std::int32_t file = 0;   ///< index into Dataset::files
-  std::int64_t line = 0;   ///< counted from 1, blank lines included; the element number in a JSON array
+  std::int32_t file = 0;  ///< index into Dataset::files
+  std::int64_t line =
+      0;  ///< counted from 1, blank lines included; the element number in a JSON array
 };
 
-/// One tokenized row. Token t is supervised when the model is trained to predict it from the tokens before it;
-/// the first token never is.
+/// One tokenized row. Token t is supervised when the model is trained to predict it from the tokens
+/// before it; the first token never is.
 struct Example {
   std::vector<std::int32_t> input_ids;
   std::vector<std::uint8_t> supervised;  ///< same length as input_ids
@@ -21,18 +22,20 @@ struct Example {
   RowOrigin origin;
 };
 
-/// What evaluation prints and generation is compared with: the row up to its last answer, and that answer.
+/// What evaluation prints and generation is compared with: the row up to its last answer, and that
+/// answer.
 struct RowText {
   std::string prompt;     ///< rendered as ChatTemplate::render_prompt; "" for plain text rows
-  std::string reference;  ///< the last answer without the end-of-turn token; the text itself for plain text rows
+  std::string reference;  ///< the last answer without the end-of-turn token; the text itself for
+                          ///< plain text rows
 };
 
 /// A tokenized data set.
 struct Dataset {
   std::vector<std::string> files;  ///< paths as given in the configuration
   std::vector<Example> examples;
-  std::vector<RowText> texts;      ///< one for each example when asked for (keep_texts), else empty
-  std::string content_hash;        ///< of the files' bytes and everything that shapes the tokens
+  std::vector<RowText> texts;  ///< one for each example when asked for (keep_texts), else empty
+  std::string content_hash;    ///< of the files' bytes and everything that shapes the tokens
 
   /// What the reader should know: counted, never silent.
   struct Summary {

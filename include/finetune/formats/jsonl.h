@@ -19,30 +19,33 @@ struct JsonRow {
   nlohmann::ordered_json value;
 };
 
-/// Reads the rows of a JSON Lines file or of a file that holds one JSON array, UTF-8 with or without byte order mark,
-/// plain or gzip (told by content, not by name), one row at a time: memory is bounded by the longest row.
+/// Reads the rows of a JSON Lines file or of a file that holds one JSON array, UTF-8 with or
+/// without byte order mark, plain or gzip (told by content, not by name), one row at a time: memory
+/// is bounded by the longest row.
 ///
-/// Every problem is an Error(data) that begins with "path:line:" (and a column where there is one). After a line of
-/// JSON Lines that does not parse, `next` goes on with the line after it, so that a caller can collect problems; after any
-/// other problem the file is over.
+/// Every problem is an Error(data) that begins with "path:line:" (and a column where there is one).
+/// After a line of JSON Lines that does not parse, `next` goes on with the line after it, so that a
+/// caller can collect problems; after any other problem the file is over.
 class JsonRowReader {
  public:
-  /// Opens the file. `name` is what messages call it; the path as the user gave it. Throws Error(data) when it is
-  /// missing, a folder, a pipe or another special file, unreadable, or empty.
+  /// Opens the file. `name` is what messages call it; the path as the user gave it. Throws
+  /// Error(data) when it is missing, a folder, a pipe or another special file, unreadable, or
+  /// empty.
   JsonRowReader(const std::filesystem::path& path, std::string name, std::int64_t max_row_bytes);
   ~JsonRowReader();
   JsonRowReader(const JsonRowReader&) = delete;
   JsonRowReader& operator=(const JsonRowReader&) = delete;
 
-  /// The next row, or nothing at the end. Throws Error(data) for text that is not JSON or not UTF-8, for NUL bytes,
-  /// a row above max_row_bytes (recognised while it is read), a damaged or truncated gzip file, and a file without
-  /// rows.
+  /// The next row, or nothing at the end. Throws Error(data) for text that is not JSON or not
+  /// UTF-8, for NUL bytes, a row above max_row_bytes (recognised while it is read), a damaged or
+  /// truncated gzip file, and a file without rows.
   std::optional<JsonRow> next();
 
  private:
   std::optional<JsonRow> next_line();
   std::optional<JsonRow> next_element();
-  JsonRow parse(const std::string& text, std::int64_t line, std::int64_t first_column, std::int64_t element) const;
+  JsonRow parse(const std::string& text, std::int64_t line, std::int64_t first_column,
+                std::int64_t element) const;
   bool read_element(std::string& text);
   void find_start();
 

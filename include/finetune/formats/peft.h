@@ -16,8 +16,10 @@ struct PeftLoraConfig {
   double lora_alpha = 8;
   double lora_dropout = 0.0;
   bool use_rslora = false;
-  bool fan_in_fan_out = false;              ///< written for GPT-2's Conv1D, whose weights are stored [I, O]; A and B are not
-  std::vector<std::string> target_modules;  ///< names or suffixes of modules, to write; the tensors say it when reading
+  bool fan_in_fan_out =
+      false;  ///< written for GPT-2's Conv1D, whose weights are stored [I, O]; A and B are not
+  std::vector<std::string>
+      target_modules;  ///< names or suffixes of modules, to write; the tensors say it when reading
 
   /// alpha / r, or alpha / sqrt(r).
   double scaling() const;
@@ -37,11 +39,13 @@ struct PeftAdapter {
 constexpr const char* kAdapterWeightsFile = "adapter_model.safetensors";
 constexpr const char* kAdapterConfigFile = "adapter_config.json";
 
-/// Throws Error(model): missing files, a peft_type or variant that this version does not compute (DoRA, biases, saved
-/// modules, patterns), a tensor that is neither an A nor a B, an A without its B, ranks that disagree.
+/// Throws Error(model): missing files, a peft_type or variant that this version does not compute
+/// (DoRA, biases, saved modules, patterns), a tensor that is neither an A nor a B, an A without its
+/// B, ranks that disagree.
 PeftAdapter read_peft_adapter(const std::filesystem::path& folder);
 
-/// The text of adapter_config.json, every field that PEFT itself writes for a LoRA of a causal model.
+/// The text of adapter_config.json, every field that PEFT itself writes for a LoRA of a causal
+/// model.
 std::string peft_config_json(const PeftLoraConfig& config);
 
 /// Tensors under PEFT's names ("base_model.model.<module>.lora_A.weight").

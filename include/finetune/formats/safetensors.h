@@ -24,19 +24,21 @@ struct TensorInfo {
   std::uint64_t bytes() const { return end - begin; }
 };
 
-/// A safetensors file mapped into memory. The header is checked in full when opening: its length, JSON, dtypes,
-/// shapes, and that the tensors cover the data without holes or overlaps.
-/// Source: the format description of huggingface/safetensors.
+/// A safetensors file mapped into memory. The header is checked in full when opening: its length,
+/// JSON, dtypes, shapes, and that the tensors cover the data without holes or overlaps. Source: the
+/// format description of huggingface/safetensors.
 class SafetensorsFile {
  public:
-  /// Throws Error(model) with the path and the reason (Git LFS pointer, truncated file, lying header ...).
+  /// Throws Error(model) with the path and the reason (Git LFS pointer, truncated file, lying
+  /// header ...).
   explicit SafetensorsFile(const std::filesystem::path& path);
 
   const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
-  /// The tensor over the mapped bytes, without a copy; it keeps the mapping alive. Read-only: writing to it is
-  /// undefined. Unaligned data are copied. Throws Error(model) when the name is not there.
+  /// The tensor over the mapped bytes, without a copy; it keeps the mapping alive. Read-only:
+  /// writing to it is undefined. Unaligned data are copied. Throws Error(model) when the name is
+  /// not there.
   Tensor tensor(const std::string& name) const;
 
  private:
@@ -49,11 +51,12 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-/// All tensors of a model folder: `model.safetensors`, or the shards of `model.safetensors.index.json`.
+/// All tensors of a model folder: `model.safetensors`, or the shards of
+/// `model.safetensors.index.json`.
 class WeightFolder {
  public:
-  /// Throws Error(model): nothing there, only pytorch_model.bin (with how to convert it), shards missing or
-  /// leaving the folder, a tensor in two shards, an index that names absent tensors.
+  /// Throws Error(model): nothing there, only pytorch_model.bin (with how to convert it), shards
+  /// missing or leaving the folder, a tensor in two shards, an index that names absent tensors.
   explicit WeightFolder(const std::filesystem::path& folder);
 
   struct Shard {
@@ -80,8 +83,8 @@ struct TensorPlan {
   std::vector<std::int64_t> shape;
 };
 
-/// Writes a safetensors file atomically, asking `produce` for one tensor after the other, so that only one
-/// has to be in memory. Throws Error(resource) when the disk refuses.
+/// Writes a safetensors file atomically, asking `produce` for one tensor after the other, so that
+/// only one has to be in memory. Throws Error(resource) when the disk refuses.
 void write_safetensors(const std::filesystem::path& path, const std::vector<TensorPlan>& plan,
                        const std::function<Tensor(const TensorPlan&)>& produce,
                        const std::map<std::string, std::string>& metadata);

@@ -9,17 +9,19 @@
 
 namespace finetune {
 
-/// Puts new LoRA matrices on the linears that target_modules, exclude_modules and layers_to_transform select, by
-/// PEFT's rules; or, with init_lora_weights: PATH, those of that adapter, whose rank and alpha then hold. A is Kaiming
-/// uniform (+-1/sqrt(in)) or N(0, 1/rank) (`gaussian`), B is zero.
-/// Throws Error(config) for a target that matches nothing, naming the linears there are.
+/// Puts new LoRA matrices on the linears that target_modules, exclude_modules and
+/// layers_to_transform select, by PEFT's rules; or, with init_lora_weights: PATH, those of that
+/// adapter, whose rank and alpha then hold. A is Kaiming uniform (+-1/sqrt(in)) or N(0, 1/rank)
+/// (`gaussian`), B is zero. Throws Error(config) for a target that matches nothing, naming the
+/// linears there are.
 void attach_new_lora(CausalLM& model, const Config& config);
 
 /// Puts a saved adapter onto the linears of the same names, as float32 masters.
 /// Throws Error(model) with every name the model does not have and every shape that does not fit.
 void attach_adapter(CausalLM& model, const PeftAdapter& adapter);
 
-/// What adapter_config.json says of the attached adapter; target_modules are suffixes where these are exact, else full names.
+/// What adapter_config.json says of the attached adapter; target_modules are suffixes where these
+/// are exact, else full names.
 PeftLoraConfig lora_config_of(const CausalLM& model);
 
 /// Module name -> A and B, on the CPU, of the attached adapter.
@@ -30,16 +32,18 @@ void detach_adapters(CausalLM& model);
 
 /// A tensor that training changes.
 struct TrainableParameter {
-  std::string name;    ///< as the tensor is stored: "model.layers.0.self_attn.q_proj.lora_A.weight", "model.norm.weight"
-  Tensor* slot;        ///< where the model keeps it
-  bool decays = true;  ///< weight decay applies: not for biases and norms, as in transformers' Trainer
+  std::string name;  ///< as the tensor is stored: "model.layers.0.self_attn.q_proj.lora_A.weight",
+                     ///< "model.norm.weight"
+  Tensor* slot;      ///< where the model keeps it
+  bool decays =
+      true;  ///< weight decay applies: not for biases and norms, as in transformers' Trainer
 };
 
 /// The A and B of every attached adapter.
 std::vector<TrainableParameter> lora_parameters(CausalLM& model);
 
-/// Full fine-tuning: turns the weights whose names match `pattern` (end to end; "" matches all) into trainable
-/// float32 copies and lists them. A tied head is one parameter with the embeddings.
+/// Full fine-tuning: turns the weights whose names match `pattern` (end to end; "" matches all)
+/// into trainable float32 copies and lists them. A tied head is one parameter with the embeddings.
 /// Throws Error(config) when nothing matches.
 std::vector<TrainableParameter> unfreeze(CausalLM& model, const std::string& pattern);
 

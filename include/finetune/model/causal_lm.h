@@ -15,8 +15,8 @@
 
 namespace finetune {
 
-/// Projections of one attention: either q, k and v, or one fused projection. A part that a family does not have is
-/// undefined, here and below.
+/// Projections of one attention: either q, k and v, or one fused projection. A part that a family
+/// does not have is undefined, here and below.
 struct AttentionBlock {
   Linear q_proj, k_proj, v_proj;
   Linear qkv_proj;
@@ -31,7 +31,8 @@ struct MlpBlock {
   Linear down_proj;
 };
 
-/// A router that sends every token to some of the experts, and an expert that all tokens visit (qwen2_moe).
+/// A router that sends every token to some of the experts, and an expert that all tokens visit
+/// (qwen2_moe).
 struct MoeBlock {
   Linear router;
   std::vector<MlpBlock> experts;
@@ -39,7 +40,8 @@ struct MoeBlock {
   Linear shared_expert_gate;
 };
 
-/// One transformer block. x += attention_out_norm(attention(attention_norm(x))), then the same with the MLP.
+/// One transformer block. x += attention_out_norm(attention(attention_norm(x))), then the same with
+/// the MLP.
 struct DecoderLayer {
   Norm attention_norm, attention_out_norm;
   AttentionBlock attention;
@@ -58,9 +60,10 @@ class CausalLM {
   Tensor embed_positions;  ///< [max_position_embeddings, C], learned positions; else undefined
   std::vector<DecoderLayer> layers;
   Norm norm;
-  Tensor lm_head;          ///< [V, C]; undefined when tied: the embeddings then serve, whatever training puts there
-  Tensor lm_head_bias;     ///< [V] or undefined
-  std::string head_name;   ///< "lm_head", as the files call it
+  Tensor lm_head;  ///< [V, C]; undefined when tied: the embeddings then serve, whatever training
+                   ///< puts there
+  Tensor lm_head_bias;    ///< [V] or undefined
+  std::string head_name;  ///< "lm_head", as the files call it
 
   /// input_ids [N] int64 of a ragged stream -> final hidden states [N, C] (after the last norm).
   Tensor hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,
@@ -69,14 +72,19 @@ class CausalLM {
   Tensor hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,
                        KvCache& cache) const;
   /// What makes logits of the hidden states.
-  Head head() const { return {tied() ? embed_tokens : lm_head, lm_head_bias, config.logit_scale, config.logit_softcap}; }
+  Head head() const {
+    return {tied() ? embed_tokens : lm_head, lm_head_bias, config.logit_scale,
+            config.logit_softcap};
+  }
 
   /// Every linear of the blocks, in order.
   std::vector<Linear*> linears();
   std::vector<const Linear*> linears() const;
-  /// Every tensor outside the linears, with its Hugging Face name, in order: embeddings, norms, head. A tied head is
-  /// not visited. `decays` is false for norms and biases, which weight decay leaves alone.
-  void visit_other_tensors(const std::function<void(const std::string& name, Tensor& tensor, bool decays)>& visit);
+  /// Every tensor outside the linears, with its Hugging Face name, in order: embeddings, norms,
+  /// head. A tied head is not visited. `decays` is false for norms and biases, which weight decay
+  /// leaves alone.
+  void visit_other_tensors(
+      const std::function<void(const std::string& name, Tensor& tensor, bool decays)>& visit);
 
   bool tied() const { return !lm_head.defined(); }
   std::int64_t parameter_count() const;
@@ -84,17 +92,20 @@ class CausalLM {
  private:
   Tensor forward(const Tensor& input_ids, std::span<const std::int64_t> starts,
                  const ForwardContext& context, KvCache* cache) const;
-  Tensor embed(const Tensor& input_ids, std::span<const std::int64_t> starts, const KvCache* cache) const;
+  Tensor embed(const Tensor& input_ids, std::span<const std::int64_t> starts,
+               const KvCache* cache) const;
 };
 
 /// How a model is loaded.
 struct LoadOptions {
-  at::ScalarType dtype = at::kFloat;  ///< computing and holding; a file of the same type stays mapped
+  at::ScalarType dtype =
+      at::kFloat;  ///< computing and holding; a file of the same type stays mapped
   at::Device device = at::kCPU;
   bool allow_extra_tensors = false;
 };
 
-/// Loads a Hugging Face folder. All missing, extra and misshapen tensors are reported in one Error(model).
+/// Loads a Hugging Face folder. All missing, extra and misshapen tensors are reported in one
+/// Error(model).
 CausalLM load_model(const std::filesystem::path& folder, const LoadOptions& options);
 
 /// The floating type most weights of a folder are stored in.

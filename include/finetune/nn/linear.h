@@ -12,16 +12,19 @@ namespace finetune {
 /// What differs from one forward pass to the next.
 struct ForwardContext {
   bool training = false;
-  std::uint64_t seed = 0;  ///< of this micro-batch; dropout masks are derived from it, so nothing is stored
-  std::vector<Tensor>* router_logits = nullptr;  ///< where sparse layers leave their router's logits [N, experts]
+  std::uint64_t seed =
+      0;  ///< of this micro-batch; dropout masks are derived from it, so nothing is stored
+  std::vector<Tensor>* router_logits =
+      nullptr;  ///< where sparse layers leave their router's logits [N, experts]
 };
 
-/// A frozen weight: not a parameter, never seen by autograd. It knows how to multiply forward and backward
-/// to its input, whatever its storage.
+/// A frozen weight: not a parameter, never seen by autograd. It knows how to multiply forward and
+/// backward to its input, whatever its storage.
 class FrozenWeight {
  public:
   FrozenWeight() = default;
-  /// weight [O, I], in the type that products are computed in; may be a read-only mapping of a file.
+  /// weight [O, I], in the type that products are computed in; may be a read-only mapping of a
+  /// file.
   explicit FrozenWeight(Tensor weight) : dense_(std::move(weight)) {}
 
   /// x [N, I] -> x W^T (+ bias [O]) [N, O]
@@ -39,8 +42,8 @@ class FrozenWeight {
   Tensor dense_;
 };
 
-/// A trainable low-rank update: y += scaling * dropout(x) A^T B^T. Masters are float32 leaves of autograd.
-/// Source: Hu et al. 2021, arXiv 2106.09685; names and orientation as in PEFT.
+/// A trainable low-rank update: y += scaling * dropout(x) A^T B^T. Masters are float32 leaves of
+/// autograd. Source: Hu et al. 2021, arXiv 2106.09685; names and orientation as in PEFT.
 struct Lora {
   Tensor a;  ///< lora_A.weight [R, I]
   Tensor b;  ///< lora_B.weight [O, R]
@@ -50,13 +53,14 @@ struct Lora {
   double dropout = 0.0;
 };
 
-/// y = x W^T + bias, with an optional adapter slot. Nothing is ever replaced in the module tree: an adapter is
-/// set into the slot, and the name stays the Hugging Face name.
+/// y = x W^T + bias, with an optional adapter slot. Nothing is ever replaced in the module tree: an
+/// adapter is set into the slot, and the name stays the Hugging Face name.
 struct Linear {
   std::string name;  ///< "model.layers.0.self_attn.q_proj"
   FrozenWeight weight;
-  Tensor bias;       ///< [O] or undefined
-  Tensor trained;    ///< [O, I] float32 leaf that takes the frozen weight's place in full fine-tuning; else undefined
+  Tensor bias;     ///< [O] or undefined
+  Tensor trained;  ///< [O, I] float32 leaf that takes the frozen weight's place in full
+                   ///< fine-tuning; else undefined
   std::optional<Lora> lora;
   std::uint64_t index = 0;  ///< position in the model, part of the dropout seed
 

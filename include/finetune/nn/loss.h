@@ -12,13 +12,15 @@ struct Head {
   double softcap = 0.0;  ///< 0: none (Gemma 2)
 };
 
-/// Logits of some rows, [M, V] in float32 (double for double). hidden [M, C] in the compute type. No gradient.
+/// Logits of some rows, [M, V] in float32 (double for double). hidden [M, C] in the compute type.
+/// No gradient.
 Tensor head_logits(const Tensor& hidden, const Head& head);
 
-/// Summed cross-entropy of the next token over supervised positions, in nats (float32), as a scalar tensor.
-/// hidden [M, C] in the compute type, targets [M] int64. Works in tiles, so [M, V] never exists; the
-/// gradient of `hidden` (and of the head's weight and bias when they ask for one) is made in the same pass.
-/// Logits are accumulated and reduced in float32. The caller divides by the count.
+/// Summed cross-entropy of the next token over supervised positions, in nats (float32), as a scalar
+/// tensor. hidden [M, C] in the compute type, targets [M] int64. Works in tiles, so [M, V] never
+/// exists; the gradient of `hidden` (and of the head's weight and bias when they ask for one) is
+/// made in the same pass. Logits are accumulated and reduced in float32. The caller divides by the
+/// count.
 Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& targets);
 
 /// Per-token results of an evaluation, without gradients.

@@ -17,8 +17,8 @@ struct EvalResult {
   double perplexity() const;
 };
 
-/// Scores every example, `batch_size` at a time; the result does not depend on it. Stops early, with what was done so
-/// far, when interrupt_signal() is set.
+/// Scores every example, `batch_size` at a time; the result does not depend on it. Stops early,
+/// with what was done so far, when interrupt_signal() is set.
 EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t batch_size);
 
 }  // namespace finetune

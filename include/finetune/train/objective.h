@@ -5,8 +5,8 @@
 
 namespace finetune {
 
-/// A sum that training minimises and what it is to be divided by. Only the optimizer step divides, by the
-/// count of all its micro-batches.
+/// A sum that training minimises and what it is to be divided by. Only the optimizer step divides,
+/// by the count of all its micro-batches.
 struct LossSum {
   Tensor sum;              ///< scalar, nats
   std::int64_t count = 0;  ///< supervised tokens

@@ -21,8 +21,9 @@ enum class RunStart { fresh, overwrite, resume };
 /// The output folder of a run, locked against a second process for as long as this lives.
 class RunDir {
  public:
-  /// Makes the folder and locks it. `fresh`: a folder that holds a run is refused with Error(config); `overwrite` removes
-  /// the files of the run in it and no others. Throws Error(resource) when the folder is locked or not writable.
+  /// Makes the folder and locks it. `fresh`: a folder that holds a run is refused with
+  /// Error(config); `overwrite` removes the files of the run in it and no others. Throws
+  /// Error(resource) when the folder is locked or not writable.
   RunDir(const std::filesystem::path& path, RunStart start);
   ~RunDir();
   RunDir(const RunDir&) = delete;

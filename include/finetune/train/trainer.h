@@ -27,10 +27,10 @@ struct TrainReport {
 /// What a run works on. All of it outlives the trainer.
 struct TrainInputs {
   const Config& config;
-  CausalLM& model;                            ///< with its adapter attached
+  CausalLM& model;  ///< with its adapter attached
   std::vector<TrainableParameter> parameters;
   const Dataset& train_data;
-  const Dataset* eval_data = nullptr;         ///< nullptr: none
+  const Dataset* eval_data = nullptr;  ///< nullptr: none
 };
 
 /// How to begin.
@@ -39,16 +39,17 @@ struct TrainStart {
   bool allow_changed = false;
 };
 
-/// The one loop. Everything it draws at random follows from (seed, step), so a run that was killed and resumed
-/// goes through the same states as one that was not.
+/// The one loop. Everything it draws at random follows from (seed, step), so a run that was killed
+/// and resumed goes through the same states as one that was not.
 class Trainer {
  public:
   Trainer(TrainInputs inputs, RunDir& run);
   ~Trainer();
 
-  /// Trains to the end, or until interrupt_signal(), which is obeyed after saving a checkpoint. The best state (or the last,
-  /// as configured) is in the run folder afterwards. Throws Error(training) when loss or gradient is not finite: nothing
-  /// of that step is applied, and the state before it is saved as a checkpoint.
+  /// Trains to the end, or until interrupt_signal(), which is obeyed after saving a checkpoint. The
+  /// best state (or the last, as configured) is in the run folder afterwards. Throws
+  /// Error(training) when loss or gradient is not finite: nothing of that step is applied, and the
+  /// state before it is saved as a checkpoint.
   TrainReport run(const TrainStart& start);
 
  private:
