@@ -157,15 +157,22 @@ def nested(rng: random.Random, flat: dict) -> dict:
     return result
 
 
+def announced(rng: random.Random, notation: str, text: str) -> str:
+    """Half of the time with the notation's name before it, so that the name says what follows."""
+    if rng.random() < 0.5:
+        return text
+    return rng.choice(frames.NOTATION_OPENERS).format(notation=notation) + rng.choice(["\n", "\n\n"]) + text
+
+
 def structured(rng: random.Random, record: dict) -> str:
     flat = keyed(rng, record)
     style = rng.random()
     if style < 0.40:
         body = nested(rng, flat) if rng.random() < 0.7 else flat
         separators = (",", ":") if rng.random() < 0.7 else (", ", ": ")
-        return json.dumps(body, ensure_ascii=False, separators=separators)
+        return announced(rng, "JSON", json.dumps(body, ensure_ascii=False, separators=separators))
     if style < 0.70:
-        return "\n".join(yaml_lines(nested(rng, flat) if rng.random() < 0.7 else flat))
+        return announced(rng, "YAML", "\n".join(yaml_lines(nested(rng, flat) if rng.random() < 0.7 else flat)))
     if style < 0.80:
         return rng.choice([" ", ",", "\n"]).join(f"{key}={value}" for key, value in flat.items())
     if style < 0.93:

@@ -83,5 +83,7 @@ CHINESE_VOCABULARY = (
     "为什么 怎么 如何 哪个 哪里 解释 说明 作用 区别 回答 问题 一行 紧凑 只 需要 监听 运行 每天 计划 申请 大小 内存 处理器 持久 声明 "
     "入口 域名 规则 后端 服务名 最近 行 进入 本地 应用 实例 个 把 从 在 里 的 为 和 与 做"
 ).split()
+NOTATION_OPENERS = ["{notation}", "{notation}:", "as {notation}", "in {notation}:", "the same in {notation}", "{notation} file",
+                    "the {notation}:", "{notation} 格式", "用 {notation} 表示", "以 {notation} 写成：", "{notation} 清单"]
 GROUP_KEYS = ("meta metadata runtime spec network info details config settings template limits resources item data "
               "source target labels status extra options").split()

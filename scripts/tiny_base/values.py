@@ -43,9 +43,9 @@ class Values:
                 return text
 
     def word(self) -> str:
-        """Two or three syllables such as `kelmo`; hundreds of thousands are possible."""
+        """Two or three different syllables such as `kelmo`; hundreds of thousands are possible."""
         count = 2 if self.rng.random() < 0.75 else 3
-        return self._from_pool(lambda: "".join(self.rng.choice(SYLLABLES) for _ in range(count)))
+        return self._from_pool(lambda: "".join(self.rng.sample(SYLLABLES, count)))
 
     def number(self, low: int, high: int) -> str:
         return self._from_pool(lambda: str(self.rng.randint(low, high)))
@@ -64,6 +64,14 @@ class Values:
         return f"{self.word()}-{self.number(1, 99)}"
 
     def tag(self) -> str:
+        """A version such as `3.14`, `v3.14` or `3.14.15`; its numbers are different."""
+        while True:
+            tag = self._any_tag()
+            numbers = tag.lstrip("v").split(".")
+            if len(set(numbers)) == len(numbers):
+                return tag
+
+    def _any_tag(self) -> str:
         shape = self.rng.random()
         if shape < 0.45:
             return f"{self.number(0, 40)}.{self.number(0, 99)}"

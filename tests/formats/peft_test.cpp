@@ -134,7 +134,6 @@ TEST_F(Peft, RefusesWhatItWouldComputeWrongly) {
   expect_refused("modules_to_save", json::array({"lm_head"}), "'modules_to_save' is [\"lm_head\"]");
   expect_refused("rank_pattern", {{"q_proj", 4}}, "'rank_pattern' is {\"q_proj\":4}");
   expect_refused("alpha_pattern", {{"q_proj", 4}}, "'alpha_pattern' is {\"q_proj\":4}");
-  expect_refused("fan_in_fan_out", true, "'fan_in_fan_out' is true");
 }
 
 TEST_F(Peft, RefusesInitialisationsThatChangeTheBase) {

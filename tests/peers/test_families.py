@@ -2,13 +2,15 @@
 
 A new family is one function in src/model and one row in tests/support/family.py."""
 
+import shutil
+
 import family
 import peer
 import pytest
 import toy
 import torch
 from program import metrics, predictions, run, train, write_rows
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 EVERY = [*family.FAMILIES, *family.SWITCHES]
 ROWS = [*toy.rows(3, seed=3), *toy.rows(3, seed=4, low=20, high=30)]
@@ -130,3 +132,29 @@ def test_greedy_answers(tmp_path, models, name):
     import sentencepiece
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model / "tokenizer.model"))
     assert json.loads(done.stdout)["completion"].strip() == processor.decode(wanted).strip()
+
+
+def test_gpt2_without_its_prefix_and_with_mask_buffers(tmp_path, models, rows_files):
+    """As older programs saved it: a bare decoder, and buffers that are no weights."""
+    folder = shutil.copytree(models("gpt2"), tmp_path / "model")
+    tensors = {key.removeprefix("transformer."): value for key, value in load_file(folder / "model.safetensors").items()}
+    for layer in range(3):
+        tensors[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 256, 256).tril().bool()
+        tensors[f"h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    before = predictions(tmp_path, models("gpt2"), rows_files[1])["base"]
+    assert nll(predictions(tmp_path, folder, rows_files[1])["base"]) == nll(before)
+    out = train(tmp_path, model_name_or_path=folder, datasets=[rows_files[1]], template="none", max_steps=3,
+                learning_rate=2e-2, per_device_train_batch_size=4)
+    run("merge", "--model", folder, "--adapter", out, "--output", tmp_path / "merged")
+    live = predictions(tmp_path, folder, rows_files[1], adapter=out)["adapter"]
+    assert nll(predictions(tmp_path, tmp_path / "merged", rows_files[1])["base"]) == pytest.approx(nll(live), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "phi3", "mixtral"])
+def test_half_types_stay_near_transformers(tmp_path, models, rows_files, name):
+    """bfloat16 on both sides: the sums of a row agree as far as 8 bits let them."""
+    model = models(name)
+    ours = predictions(tmp_path, model, rows_files[1], "dtype=bfloat16")["base"]
+    theirs = peer.nlls(peer.load(model).to(torch.bfloat16), peer.encode(model, FEW))
+    assert nll(ours) == pytest.approx(theirs, rel=2e-2)
