@@ -96,6 +96,16 @@ Tensor generic_attention(const Tensor& q, const Tensor& k, const Tensor& v,
   return at::cat(parts, 0);
 }
 
+/// attend_last by LibTorch's own kernel, which knows no softcap.
+Tensor fused_last(const Tensor& q, const Tensor& k, const Tensor& v,
+                  const AttentionOptions& options) {
+  const auto heads_first = [](const Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
+  const Tensor o =
+      at::scaled_dot_product_attention(heads_first(q), heads_first(k), heads_first(v), {}, 0.0,
+                                       false, options.scale, q.size(1) != k.size(1));
+  return o.squeeze(0).transpose(0, 1);
+}
+
 /// Room for `needed` tokens, doubled when it runs out.
 void reserve(Tensor& buffer, std::int64_t used, std::int64_t needed, const Tensor& like) {
   if (buffer.defined() && buffer.size(0) >= needed) return;
@@ -147,9 +157,10 @@ Tensor cached_attention(const Tensor& q, const Tensor& k, const Tensor& v,
       continue;
     }
     const std::int64_t seen = options.window > 0 ? std::min(options.window, total) : total;
-    const auto last = [&](const Tensor& held) { return held.narrow(0, total - seen, seen); };
-    out.narrow(0, begin, 1)
-        .copy_(attend_last(query, last(layer.keys[s]), last(layer.values[s]), options));
+    const Tensor keys = layer.keys[s].narrow(0, total - seen, seen);
+    const Tensor values = layer.values[s].narrow(0, total - seen, seen);
+    out.narrow(0, begin, 1).copy_(options.softcap > 0 ? attend_last(query, keys, values, options)
+                                                      : fused_last(query, keys, values, options));
   }
   return out;
 }
