@@ -1,5 +1,7 @@
 #include "nn/block_attention.h"
 
+#include "nn/accumulate_type.h"
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
@@ -20,10 +22,6 @@ namespace {
 
 constexpr std::int64_t kBlock =
     128;  // queries at a time: scores stay in the cache, products are still large
-
-at::ScalarType wide_type(const Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
 
 /// Queries [first, first + count) of a sequence and the keys [first_key, first + count) they see
 /// some of.
@@ -63,7 +61,7 @@ Tensor hidden_keys(const Block& block, std::int64_t window, const at::Device& de
 
 /// softcap * tanh(q k^T * scale / softcap) in the wide type, [K, G * L, keys]
 Tensor capped_scores(const Tensor& q, const Tensor& k, const AttentionOptions& options) {
-  Tensor scores = at::bmm(q, k.transpose(1, 2)).to(wide_type(q)).mul_(options.scale);
+  Tensor scores = at::bmm(q, k.transpose(1, 2)).to(accumulate_type(q)).mul_(options.scale);
   return options.softcap > 0 ? scores.div_(options.softcap).tanh_().mul_(options.softcap) : scores;
 }
 
@@ -120,7 +118,7 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
     const auto starts = ctx->saved_data["starts"].toIntVector();
     const AttentionOptions options = load_options(ctx);
     const std::int64_t key_heads = k.size(1);
-    const auto wide = wide_type(q);
+    const auto wide = accumulate_type(q);
     Tensor dq = at::empty_like(q, at::MemoryFormat::Contiguous);
     Tensor dk = at::zeros_like(k, k.options().dtype(wide),
                                at::MemoryFormat::Contiguous);  // blocks add to each other's keys

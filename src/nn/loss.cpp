@@ -1,5 +1,7 @@
 #include "finetune/nn/loss.h"
 
+#include "nn/accumulate_type.h"
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -20,10 +22,6 @@ namespace {
 
 constexpr std::int64_t kTileElements = 16 << 20;  // logits held at once: 64 MiB of float32
 
-at::ScalarType reduce_type(const Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
 std::int64_t tile_rows(const Tensor& weight) {
   return std::max<std::int64_t>(1, kTileElements / weight.size(0));
 }
@@ -39,7 +37,7 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
   static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight,
                         const std::optional<Tensor>& bias, const Tensor& targets, double scale,
                         double softcap) {
-    const auto wide = reduce_type(hidden);
+    const auto wide = accumulate_type(hidden);
     const Head head{weight.to(hidden.scalar_type()), bias.value_or(Tensor()), scale, softcap};
     const Tensor& w = head.weight;
     Tensor sum = at::zeros({}, hidden.options().dtype(wide));
@@ -83,7 +81,7 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
 }  // namespace
 
 Tensor head_logits(const Tensor& hidden, const Head& head) {
-  const auto wide = reduce_type(hidden);
+  const auto wide = accumulate_type(hidden);
   Tensor logits = at::mm(hidden, head.weight.to(hidden.scalar_type()).t()).to(wide);
   if (head.bias.defined()) logits.add_(head.bias.detach().to(wide));
   if (head.scale != 1.0) logits.mul_(head.scale);
@@ -96,7 +94,7 @@ Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& t
 }
 
 TokenScores score_tokens(const Tensor& hidden, const Head& head, const Tensor& targets) {
-  const auto wide = reduce_type(hidden);
+  const auto wide = accumulate_type(hidden);
   TokenScores scores{
       at::empty({hidden.size(0)}, hidden.options().dtype(wide).requires_grad(false)),
       at::empty({hidden.size(0)}, hidden.options().dtype(at::kBool).requires_grad(false))};

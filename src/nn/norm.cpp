@@ -1,5 +1,7 @@
 #include "finetune/nn/norm.h"
 
+#include "nn/accumulate_type.h"
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/layer_norm.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -10,11 +12,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 namespace {
-
-/// float32 for the half types, else the type itself (double stays double in the reference tests).
-at::ScalarType accumulate_type(const Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
 
 /// The factor in the wide type.
 Tensor wide_scale(const Tensor& weight, at::ScalarType type, bool plus_one) {
