@@ -7,4 +7,5 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>

@@ -17,12 +17,6 @@ namespace finetune {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-Tensor FrozenWeight::multiply(const Tensor& x, const Tensor& bias) const {
-  return bias.defined() ? at::linear(x, dense_, bias) : at::linear(x, dense_);
-}
-
-Tensor FrozenWeight::multiply_backward(const Tensor& dy) const { return at::mm(dy, dense_); }
-
 namespace {
 
 /// Zero with probability `p`, else 1 / (1 - p); the same for the same seed, so backward makes it
