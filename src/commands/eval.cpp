@@ -26,7 +26,8 @@ constexpr std::int64_t kGenerateBatch = 32;  // rows decoded together
 
 struct EvalOptions {
   ConfigOptions config;
-  std::string model, adapter, data, json, predictions;
+  std::string model, data, json, predictions;
+  std::vector<std::string> adapters;
   bool generate = false;
   std::int64_t max_new_tokens = 0;  // 0: from the longest reference
 };
@@ -39,10 +40,25 @@ struct ScoredData {
   std::optional<GenerationScores> scores;
 };
 
-/// What is evaluated: the base, and the adapter or the fully tuned model where there is one.
+/// What is evaluated: the base, and adapters or the fully tuned model where there are any.
 struct Variants {
-  std::string base, adapter;
-  bool full = false;  ///< `adapter` is a model folder
+  std::string base;
+  std::vector<std::string> adapters;
+  bool full = false;  ///< the one in `adapters` is a model folder
+
+  /// "adapter" where there is one, else the end of its path that tells it from the others.
+  std::string name(std::size_t index) const {
+    if (adapters.size() == 1) return "adapter";
+    const auto last = [](const std::string& path) {
+      const fs::path clean = fs::path(path).lexically_normal();
+      return clean.has_filename() ? clean.filename().string()
+                                  : clean.parent_path().filename().string();
+    };
+    const auto same = std::count_if(adapters.begin(), adapters.end(), [&](const std::string& path) {
+      return last(path) == last(adapters[index]);
+    });
+    return same == 1 ? last(adapters[index]) : adapters[index];
+  }
 };
 
 Config config_of(const EvalOptions& options) {
@@ -60,12 +76,12 @@ Config config_of(const EvalOptions& options) {
 }
 
 Variants variants_of(const EvalOptions& options, const Config& config) {
-  Variants variants{config.model_name_or_path, options.adapter, false};
-  if (!options.adapter.empty() || options.config.file.empty()) return variants;
+  Variants variants{config.model_name_or_path, options.adapters, false};
+  if (!options.adapters.empty() || options.config.file.empty()) return variants;
   const fs::path output = config.output_dir;
   variants.full = config.method == Method::full;
   if (fs::exists(output / (variants.full ? "config.json" : kAdapterConfigFile))) {
-    variants.adapter = config.output_dir;
+    variants.adapters = {config.output_dir};
   } else {
     log_info("eval", "{} holds no trained {} yet; evaluating the base alone", config.output_dir,
              variants.full ? "model" : "adapter");
@@ -124,19 +140,23 @@ class Evaluation {
     for (const DatasetSpec& spec : config_.eval_datasets) {
       data.push_back(open_dataset({spec}, *text_.tokenizer, *text_.chat_template, data_options));
     }
-    std::optional<PeftAdapter> adapter;  // read first: a wrong path is told before the work
-    if (!variants_.adapter.empty() && !variants_.full)
-      adapter = read_peft_adapter(variants_.adapter);
+    std::vector<PeftAdapter> adapters;  // read first: a wrong path is told before the work
+    if (!variants_.full) {
+      for (const std::string& path : variants_.adapters)
+        adapters.push_back(read_peft_adapter(path));
+    }
     CausalLM model = load_base(config_, ModelUse::eval);
     score(model, data, "base");
-    if (variants_.full && !variants_.adapter.empty()) {
+    if (variants_.full && !variants_.adapters.empty()) {
       Config tuned = config_;
-      tuned.model_name_or_path = variants_.adapter;
+      tuned.model_name_or_path = variants_.adapters.front();
       model = load_base(tuned, ModelUse::eval);
       score(model, data, "adapter");
-    } else if (adapter) {
-      attach_adapter(model, *adapter);
-      score(model, data, "adapter");
+    }
+    for (std::size_t i = 0; i < adapters.size(); ++i) {
+      attach_adapter(model, adapters[i]);
+      score(model, data, variants_.name(i));
+      detach_adapters(model);
     }
   }
 
@@ -194,7 +214,10 @@ class Evaluation {
 
 ordered_json Evaluation::json() const {
   ordered_json out = {{"model", variants_.base}};
-  out["adapter"] = variants_.adapter.empty() ? ordered_json() : ordered_json(variants_.adapter);
+  const std::vector<std::string>& adapters = variants_.adapters;
+  out["adapter"] = adapters.empty()       ? ordered_json()
+                   : adapters.size() == 1 ? ordered_json(adapters.front())
+                                          : ordered_json(adapters);
   out["results"] = ordered_json::array();
   for (const ScoredData& scored : results_) {
     ordered_json entry = {{"data", scored.data},
@@ -226,10 +249,15 @@ std::string Evaluation::table() const {
     out +=
         fmt::format("\n{} ({} rows, {} supervised tokens)\n{:18}", spec.path,
                     format_count(first.examples), format_count(first.result.supervised_tokens), "");
-    for (const ScoredData* column : columns) out += fmt::format("{:>12}", column->variant);
+    const auto width = [](const ScoredData* column) {
+      return std::max<std::size_t>(12, column->variant.size() + 2);
+    };
+    for (const ScoredData* column : columns)
+      out += fmt::format("{:>{}}", column->variant, width(column));
     const auto row = [&](const std::string& label, const auto& cell) {
       out += fmt::format("\n  {:16}", label);
-      for (const ScoredData* column : columns) out += fmt::format("{:>12}", cell(*column));
+      for (const ScoredData* column : columns)
+        out += fmt::format("{:>{}}", cell(*column), width(column));
     };
     row("loss", [](const ScoredData& s) { return fmt::format("{:.4f}", s.result.loss); });
     row("perplexity",
@@ -277,9 +305,12 @@ void add_eval(CLI::App& program) {
   add_config_options(*verb, options->config);
   verb->add_option("--model", options->model, "Base model; instead of a configuration")
       ->type_name("DIR");
-  verb->add_option("--adapter", options->adapter,
-                   "Adapter; default: output_dir of the configuration")
-      ->type_name("DIR");
+  verb->add_option("--adapter", options->adapters,
+                   "Adapter; default: output_dir of the configuration. Given again: one more, all "
+                   "over one loaded base")
+      ->type_name("DIR")
+      ->take_all()
+      ->allow_extra_args(false);
   verb->add_option("--data", options->data, "Data file; instead of eval_datasets")
       ->type_name("FILE");
   verb->add_option("--json", options->json, "Write the scores as JSON; - is standard output")

@@ -19,7 +19,8 @@ constexpr std::size_t kBatch = 32;  // prompts answered together
 
 struct GenerateVerbOptions {
   ConfigOptions config;
-  std::string model, adapter, prompt, input, chat_template;
+  std::string model, prompt, input, chat_template;
+  std::vector<std::string> adapters;
   std::int64_t max_new_tokens = 256;
   double temperature = 0;
   bool json = false;
@@ -104,15 +105,55 @@ std::vector<Conversation> read_conversations(const GenerateVerbOptions& options,
   return conversations;
 }
 
-void print_answer(const GenerateVerbOptions& options, const std::string& prompt,
-                  const std::string& completion, const Generation& generation) {
-  if (!options.json) return write_output("-", completion + "\n");
-  const ordered_json line = {{"prompt", prompt},
-                             {"completion", completion},
-                             {"finish_reason", generation.finish_reason},
-                             {"tokens", generation.ids.size()}};
-  write_output("-", line.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
-}
+/// Answers of one variant of the model; `adapter` names it where there are several.
+class Answers {
+ public:
+  Answers(const GenerateVerbOptions& options, const TextTools& text,
+          const std::vector<Conversation>& conversations)
+      : options_(options), text_(text), conversations_(conversations) {
+    limits_.max_new_tokens = options.max_new_tokens;
+    limits_.stop_ids = text.stop_ids;
+  }
+
+  void print(const CausalLM& model, const std::string& adapter) const {
+    for (std::size_t begin = 0; begin < conversations_.size() && interrupt_signal() == 0;
+         begin += kBatch) {
+      std::vector<std::string> prompts;
+      std::vector<std::vector<std::int32_t>> ids;
+      for (std::size_t i = begin; i < std::min(begin + kBatch, conversations_.size()); ++i) {
+        const Conversation& conversation = conversations_[i];
+        prompts.push_back(
+            text_.chat_template->render_prompt(conversation.messages, conversation.inputs));
+        ids.push_back(encode_prompt(*text_.tokenizer, prompts.back()).ids);
+      }
+      const std::vector<Generation> generations = generate(model, ids, limits_);
+      for (std::size_t i = 0; i < generations.size(); ++i) {
+        print_one(adapter, prompts[i], text_.tokenizer->decode(generations[i].ids, true),
+                  generations[i]);
+      }
+    }
+  }
+
+ private:
+  void print_one(const std::string& adapter, const std::string& prompt,
+                 const std::string& completion, const Generation& generation) const {
+    if (!options_.json) {
+      const std::string title = adapter.empty() ? "" : "[" + adapter + "]\n";
+      return write_output("-", title + completion + "\n");
+    }
+    ordered_json line = {{"prompt", prompt},
+                         {"completion", completion},
+                         {"finish_reason", generation.finish_reason},
+                         {"tokens", generation.ids.size()}};
+    if (!adapter.empty()) line["adapter"] = adapter;
+    write_output("-", line.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+  }
+
+  const GenerateVerbOptions& options_;
+  const TextTools& text_;
+  const std::vector<Conversation>& conversations_;
+  GenerateOptions limits_;
+};
 
 void run_generate(const GenerateVerbOptions& options) {
   const Config config = config_of(options);
@@ -128,27 +169,16 @@ void run_generate(const GenerateVerbOptions& options) {
   prepare_process(config);
   const TextTools text = load_text_tools(config);
   const auto conversations = read_conversations(options, config);
+  std::vector<PeftAdapter> adapters;  // read first: a wrong path is told before the work
+  for (const std::string& path : options.adapters) adapters.push_back(read_peft_adapter(path));
   CausalLM model = load_base(config, ModelUse::eval);
-  if (!options.adapter.empty()) attach_adapter(model, read_peft_adapter(options.adapter));
   catch_interrupts();
-
-  GenerateOptions limits;
-  limits.max_new_tokens = options.max_new_tokens;
-  limits.stop_ids = text.stop_ids;
-  for (std::size_t begin = 0; begin < conversations.size() && interrupt_signal() == 0;
-       begin += kBatch) {
-    std::vector<std::string> prompts;
-    std::vector<std::vector<std::int32_t>> ids;
-    for (std::size_t i = begin; i < std::min(begin + kBatch, conversations.size()); ++i) {
-      prompts.push_back(
-          text.chat_template->render_prompt(conversations[i].messages, conversations[i].inputs));
-      ids.push_back(encode_prompt(*text.tokenizer, prompts.back()).ids);
-    }
-    const std::vector<Generation> generations = generate(model, ids, limits);
-    for (std::size_t i = 0; i < generations.size(); ++i) {
-      print_answer(options, prompts[i], text.tokenizer->decode(generations[i].ids, true),
-                   generations[i]);
-    }
+  const Answers answers(options, text, conversations);
+  if (adapters.empty()) answers.print(model, "");
+  for (std::size_t i = 0; i < adapters.size(); ++i) {
+    attach_adapter(model, adapters[i]);
+    answers.print(model, adapters.size() == 1 ? "" : options.adapters[i]);
+    detach_adapters(model);
   }
 }
 
@@ -162,7 +192,11 @@ void add_generate(CLI::App& program) {
                             std::make_shared<CommonOptions>());
   add_config_options(*verb, options->config);
   verb->add_option("--model", options->model, "Base model")->type_name("DIR");
-  verb->add_option("--adapter", options->adapter, "Adapter")->type_name("DIR");
+  verb->add_option("--adapter", options->adapters,
+                   "Adapter. Given again: one more, all over one loaded base")
+      ->type_name("DIR")
+      ->take_all()
+      ->allow_extra_args(false);
   verb->add_option("--prompt", options->prompt, "What to answer")->type_name("TEXT");
   verb->add_option("--input", options->input, "Rows with a prompt, messages, or an instruction")
       ->type_name("FILE");

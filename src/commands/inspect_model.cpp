@@ -82,27 +82,49 @@ void run_inspect_model(const InspectFolderOptions& options) {
         options.json);
 }
 
+/// "16", or "4 to 16".
+template <typename T>
+std::string spread(const std::set<T>& values) {
+  if (values.empty()) return "-";
+  return values.size() == 1 ? fmt::format("{}", *values.begin())
+                            : fmt::format("{} to {}", *values.begin(), *values.rbegin());
+}
+
 void run_inspect_adapter(const InspectFolderOptions& options) {
   const PeftAdapter adapter = read_peft_adapter(options.folder);
   std::int64_t parameters = 0;
   std::set<std::string> targets, types;
-  for (const auto& [module, pair] : adapter.modules) {
-    parameters += pair.a.numel() + pair.b.numel();
-    targets.insert(last_name(module));
-    types.insert(dtype_name(pair.a.scalar_type()));
+  std::set<std::int64_t> ranks;
+  std::set<double> alphas, scalings;
+  for (const auto& [name, tensor] : peft_tensors(adapter)) {
+    parameters += tensor.numel();
+    types.insert(dtype_name(tensor.scalar_type()));
   }
-  const PeftLoraConfig& config = adapter.config;
-  print({{"base_model", config.base_model_name_or_path},
-         {"rank", config.r},
-         {"alpha", config.lora_alpha},
-         {"dropout", config.lora_dropout},
-         {"use_rslora", config.use_rslora},
-         {"scaling", config.scaling()},
-         {"modules", static_cast<std::int64_t>(adapter.modules.size())},
-         {"targets", std::vector<std::string>(targets.begin(), targets.end())},
-         {"parameters", parameters},
-         {"dtype", join({types.begin(), types.end()}, ", ")}},
-        options.json);
+  for (const auto& [module, lora] : adapter.modules) {
+    targets.insert(last_name(module));
+    ranks.insert(lora.rank());
+    alphas.insert(lora.alpha);
+    scalings.insert(adapter.scaling(lora));
+  }
+  for (const auto& [module, factors] : adapter.ia3) targets.insert(last_name(module));
+  const bool lora = adapter.type == PeftAdapter::Type::lora;
+  ordered_json values = {{"type", lora ? "lora" : "ia3"},
+                         {"base_model", adapter.base_model_name_or_path}};
+  if (lora) {
+    values.update({{"rank", spread(ranks)},
+                   {"alpha", spread(alphas)},
+                   {"dropout", adapter.lora_dropout},
+                   {"use_rslora", adapter.use_rslora},
+                   {"use_dora", adapter.use_dora()},
+                   {"scaling", spread(scalings)}});
+  }
+  values.update(
+      {{"modules", static_cast<std::int64_t>(adapter.modules.size() + adapter.ia3.size())},
+       {"targets", std::vector<std::string>(targets.begin(), targets.end())},
+       {"modules_to_save", adapter.modules_to_save},
+       {"parameters", parameters},
+       {"dtype", join({types.begin(), types.end()}, ", ")}});
+  print(values, options.json);
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 #include "commands/session.h"
 #include "finetune/base/error.h"
+#include "finetune/base/file.h"
 #include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
+#include "finetune/formats/safetensors.h"
 #include "finetune/model/write_model.h"
 
 namespace finetune {
@@ -11,8 +13,11 @@ namespace fs = std::filesystem;
 namespace {
 
 struct MergeOptions {
-  std::string adapter, model, output;
-  std::string dtype = "auto";
+  std::vector<std::string> adapters;
+  std::vector<double> weights;
+  std::string model, output;
+  std::string dtype = "auto", combination = "cat";
+  bool adapter_only = false;
 };
 
 /// Never writes over a model: the base may be the user's only copy.
@@ -26,19 +31,43 @@ void check_output(const fs::path& output) {
   }
 }
 
+/// The adapter to merge: the one given, or the weighted sum of several.
+PeftAdapter open_adapters(const MergeOptions& options) {
+  std::vector<PeftAdapter> adapters;
+  for (const std::string& folder : options.adapters) adapters.push_back(read_peft_adapter(folder));
+  if (!options.weights.empty() && options.weights.size() != adapters.size()) {
+    fail(ErrorKind::config, "{} adapters and {} weights; expected one --weight for each --adapter",
+         adapters.size(), options.weights.size());
+  }
+  if (adapters.size() == 1 && options.weights.empty()) return adapters.front();
+  const std::vector<double> weights =
+      options.weights.empty() ? std::vector<double>(adapters.size(), 1.0) : options.weights;
+  return combine_adapters(adapters, weights,
+                          options.combination == "cat" ? Combination::cat : Combination::linear);
+}
+
+void write_combined(const PeftAdapter& adapter, const MergeOptions& options) {
+  make_folder(options.output);
+  const fs::path output = options.output;
+  write_safetensors(output / kAdapterWeightsFile, peft_tensors(adapter), {{"format", "pt"}});
+  write_file_atomically(output / kAdapterConfigFile, peft_config_json(adapter));
+  write_output(
+      "-", fmt::format("{} adapters are one, in {}\n", options.adapters.size(), options.output));
+}
+
 void run_merge(const MergeOptions& options) {
   const auto dtype = parse_choice<Dtype>(options.dtype);
   if (!dtype)
     fail(ErrorKind::config, "--dtype is {}; expected auto, float32, bfloat16 or float16",
          options.dtype);
   check_output(options.output);
-  const PeftAdapter adapter = read_peft_adapter(options.adapter);
-  const std::string base =
-      options.model.empty() ? adapter.config.base_model_name_or_path : options.model;
+  const PeftAdapter adapter = open_adapters(options);
+  if (options.adapter_only) return write_combined(adapter, options);
+  const std::string base = options.model.empty() ? adapter.base_model_name_or_path : options.model;
   if (base.empty()) {
     fail(ErrorKind::config,
          "{} does not say which base model it belongs to; give it with --model DIR",
-         options.adapter);
+         options.adapters.front());
   }
   if (!fs::is_directory(base)) {
     fail(
@@ -54,7 +83,8 @@ void run_merge(const MergeOptions& options) {
       fmt::format("{} of {} tensors took the update of {}\n"
                   "reopened and compared with base and adapter: products differ by {:.1e} at most\n"
                   "{}the merged model is in {}\n",
-                  report.merged, report.tensors, options.adapter, report.largest_difference,
+                  report.merged, report.tensors, join(options.adapters, " and "),
+                  report.largest_difference,
                   report.lost_to_rounding > 1e-4
                       ? fmt::format("rounding to the stored type changed the update by {:.1f} %\n",
                                     100 * report.lost_to_rounding)
@@ -70,9 +100,23 @@ void add_merge(CLI::App& program) {
       add_verb(program, "merge", "Add an adapter to its base model and write one model folder",
                "finetune merge --adapter runs/lora --output runs/lora-merged",
                std::make_shared<CommonOptions>());
-  verb->add_option("--adapter", options->adapter, "Adapter folder (PEFT)")
+  verb->add_option("--adapter", options->adapters,
+                   "Adapter folder (PEFT). Given again: the updates are added")
       ->required()
-      ->type_name("DIR");
+      ->type_name("DIR")
+      ->take_all()
+      ->allow_extra_args(false);
+  verb->add_option("--weight", options->weights,
+                   "Factor of an adapter's update, one for each --adapter; default 1")
+      ->type_name("X")
+      ->take_all()
+      ->allow_extra_args(false);
+  verb->add_option("--combination", options->combination,
+                   "cat: the exact sum of the updates; linear: sums of their A and of their B")
+      ->check(CLI::IsMember({"cat", "linear"}))
+      ->capture_default_str();
+  verb->add_flag("--adapter-only", options->adapter_only,
+                 "Write one adapter made of those given, not a model");
   verb->add_option("--model", options->model, "Base model; default: the one the adapter names")
       ->type_name("DIR");
   verb->add_option("--output", options->output, "Folder to write")->required()->type_name("DIR");

@@ -57,8 +57,8 @@ std::vector<TrainableParameter> choose_parameters(CausalLM& model, const Config&
   if (config.method == Method::full) {
     parameters = unfreeze(model, config.trainable_modules.value_or(""));
   } else {
-    attach_new_lora(model, config);
-    parameters = lora_parameters(model);
+    attach_new_adapter(model, config);
+    parameters = adapter_parameters(model);
   }
   std::int64_t count = 0;
   for (const TrainableParameter& parameter : parameters) count += parameter.slot->numel();

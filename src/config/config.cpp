@@ -7,6 +7,7 @@ bool Config::is_given(std::string_view key) const { return origins.contains(std:
 double Config::resolved_learning_rate() const {
   if (learning_rate) return *learning_rate;
   if (stage != Stage::sft) return 5e-6;
+  if (method == Method::ia3) return 3e-3;
   return method == Method::full ? 1e-5 : 2e-4;
 }
 

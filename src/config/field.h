@@ -30,11 +30,11 @@ struct Field {
   std::string_view help;                       ///< one sentence or two, Markdown
   std::vector<std::string_view> aliases = {};  ///< other names of the same value
   Range range = {};
-  std::vector<std::string_view> has = {};  ///< values this version has, as written; empty: all
-  std::string_view absent = {};            ///< what an absent (null) value means
-  std::string_view only_for = {};          ///< the one `method` that reads it; empty: all
-  bool bytes = false;                      ///< a size: `64 MiB` is accepted
-  bool regex = false;                      ///< a text that must be a regular expression
+  std::vector<std::string_view> has = {};       ///< values this version has, as written; empty: all
+  std::string_view absent = {};                 ///< what an absent (null) value means
+  std::vector<std::string_view> only_for = {};  ///< the `method`s that read it; empty: all
+  bool bytes = false;                           ///< a size: `64 MiB` is accepted
+  bool regex = false;                           ///< a text that must be a regular expression
 };
 
 }  // namespace finetune

@@ -18,9 +18,11 @@ void visit_model_fields(C& c, V&& v) {
   v(Field{.key = "method",
           .help =
               "What is trained: `lora` low-rank adapters, `full` the weights themselves, `adapter` "
-              "bottleneck adapters. `qlora` is read as `lora` with `quantization: nf4`.",
+              "bottleneck adapters, `ia3` learned factors of keys, values and the MLP. `qlora` is "
+              "read "
+              "as `lora` with `quantization: nf4`.",
           .aliases = {"finetuning_type", "fine_tune_type", "tuner_type", "training_type"},
-          .has = {"lora", "full"}},
+          .has = {"lora", "full", "ia3"}},
     c.method);
   v(Field{.key = "stage", .help = "The objective.", .aliases = {"rl", "rlhf_type"}, .has = {"sft"}},
     c.stage);
@@ -55,17 +57,17 @@ void visit_lora_fields(C& c, V&& v) {
           .help = "Rank of the update matrices.",
           .aliases = {"r", "lora_r"},
           .range = between(1, 65536),
-          .only_for = "lora"},
+          .only_for = {"lora"}},
     c.lora_rank);
   v(Field{.key = "lora_alpha",
           .help = "The update is scaled by alpha / rank (alpha / sqrt(rank) with `use_rslora`).",
           .range = above(0),
-          .only_for = "lora"},
+          .only_for = {"lora"}},
     c.lora_alpha);
   v(Field{.key = "lora_dropout",
           .help = "Fraction of the adapter's inputs set to zero in training.",
           .range = kFraction,
-          .only_for = "lora"},
+          .only_for = {"lora"}},
     c.lora_dropout);
   v(Field{.key = "target_modules",
           .help =
@@ -74,19 +76,19 @@ void visit_lora_fields(C& c, V&& v) {
               "expression for the whole module name. A text made only of names and commas is a "
               "list.",
           .aliases = {"lora_target", "lora_target_modules"},
-          .only_for = "lora"},
+          .only_for = {"lora", "ia3"}},
     c.target_modules);
   v(Field{.key = "exclude_modules",
           .help =
               "Modules that get none although `target_modules` names them: a list of names or a "
               "regular expression.",
-          .only_for = "lora"},
+          .only_for = {"lora", "ia3"}},
     c.exclude_modules);
   v(Field{.key = "layers_to_transform",
           .help = "Only these decoder blocks get adapters, counted from 0.",
           .range = at_least(0),
           .absent = "all blocks",
-          .only_for = "lora"},
+          .only_for = {"lora", "ia3"}},
     c.layers_to_transform);
 }
 
@@ -95,47 +97,57 @@ void visit_lora_variant_fields(C& c, V&& v) {
   v(Field{.key = "rank_pattern",
           .help = "Module name pattern -> rank, where it differs from `lora_rank`.",
           .range = between(1, 65536),
-          .has = {"{}"},
-          .only_for = "lora"},
+          .only_for = {"lora"}},
     c.rank_pattern);
   v(Field{.key = "alpha_pattern",
           .help = "Module name pattern -> alpha, where it differs from `lora_alpha`.",
           .range = above(0),
-          .has = {"{}"},
-          .only_for = "lora"},
+          .only_for = {"lora"}},
     c.alpha_pattern);
   v(Field{.key = "modules_to_save",
-          .help = "Modules trained in full and saved with the adapter.",
+          .help =
+              "Modules trained in whole and saved with the adapter: every module whose name ends "
+              "in one of these texts, such as `embed_tokens`, `lm_head`, `norm`. A tied head or "
+              "embedding named here becomes a tensor of its own.",
           .aliases = {"additional_target", "lora_modules_to_save"},
-          .has = {"[]"},
-          .only_for = "lora"},
+          .only_for = {"lora", "ia3"}},
     c.modules_to_save);
   v(Field{.key = "use_rslora",
           .help = "Scale by alpha / sqrt(rank).",
           .aliases = {"peft_use_rslora"},
-          .only_for = "lora"},
+          .only_for = {"lora"}},
     c.use_rslora);
   v(Field{.key = "use_dora",
-          .help = "Weight-decomposed LoRA.",
+          .help = "Weight-decomposed LoRA (DoRA): the length of every row of the updated weight is "
+                  "trained apart from its direction.",
           .aliases = {"peft_use_dora"},
-          .has = {"false"},
-          .only_for = "lora"},
+          .only_for = {"lora"}},
     c.use_dora);
   v(Field{.key = "init_lora_weights",
-          .help = "How the adapter begins: `true` (A random, B zero), `gaussian`, `pissa`, or the "
-                  "folder of "
-                  "an adapter to continue, which then also gives rank, alpha and targets. *`pissa` "
-                  "is not in "
-                  "this version.*",
+          .help =
+              "How the adapter begins: `true` (A random, B zero), `gaussian`, `pissa` (the largest "
+              "singular values of the weight; `pissa_niter_16` finds them faster and about), "
+              "`olora` "
+              "(its QR factors), `loftq` (the largest singular values of what `nf4` or `int8` "
+              "lost), "
+              "or the folder of an adapter to continue, which then also gives rank, alpha and "
+              "targets.",
           .aliases = {"init_adapter", "resume_adapter_file"},
-          .only_for = "lora"},
+          .only_for = {"lora"}},
     c.init_lora_weights);
+  v(Field{.key = "stack_on_adapter",
+          .help =
+              "Folder of a LoRA adapter that stays as it is, under the new one. The result holds "
+              "both, so it opens over the base model alone.",
+          .absent = "none",
+          .only_for = {"lora"}},
+    c.stack_on_adapter);
   v(Field{.key = "loraplus_lr_ratio",
           .help = "Learning rate of B over that of A.",
           .aliases = {"lorap_lr_ratio"},
           .range = above(0),
           .has = {"1"},
-          .only_for = "lora"},
+          .only_for = {"lora"}},
     c.loraplus_lr_ratio);
 }
 
@@ -146,22 +158,27 @@ void visit_other_method_fields(C& c, V&& v) {
                   "trained, the "
                   "others stay frozen.",
           .absent = "all parameters",
-          .only_for = "full",
+          .only_for = {"full"},
           .regex = true},
     c.trainable_modules);
   v(Field{.key = "adapter_size",
           .help = "Width of a bottleneck adapter.",
           .range = at_least(1),
-          .only_for = "adapter"},
+          .only_for = {"adapter"}},
     c.adapter_size);
   v(Field{.key = "adapter_activation",
           .help = "Nonlinearity of a bottleneck adapter.",
-          .only_for = "adapter"},
+          .only_for = {"adapter"}},
     c.adapter_activation);
   v(Field{.key = "adapter_placement",
           .help = "`pfeiffer`: after the MLP; `houlsby`: after attention and MLP.",
-          .only_for = "adapter"},
+          .only_for = {"adapter"}},
     c.adapter_placement);
+  v(Field{.key = "feedforward_modules",
+          .help = "With `ia3`: the targets that are scaled at their input instead of their output.",
+          .absent = "the MLP's last projection",
+          .only_for = {"ia3"}},
+    c.feedforward_modules);
 }
 
 }  // namespace finetune

@@ -114,7 +114,8 @@ void visit_schedule_fields(C& c, V&& v) {
           .help = "Highest learning rate.",
           .aliases = {"lr"},
           .range = above(0),
-          .absent = "2e-4 for lora and adapter, 1e-5 for full, 5e-6 for preference stages"},
+          .absent =
+              "2e-4 for lora and adapter, 3e-3 for ia3, 1e-5 for full, 5e-6 for preference stages"},
     c.learning_rate);
   v(Field{.key = "lr_scheduler_type",
           .help = "Shape of the learning rate over the run. `constant` has no warm-up.",

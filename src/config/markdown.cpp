@@ -41,7 +41,7 @@ std::string type_text(bool) { return "true, false"; }
 std::string type_text(std::int64_t) { return "integer"; }
 std::string type_text(double) { return "number"; }
 std::string type_text(const ModuleSelector&) { return "word, list of names, or pattern"; }
-std::string type_text(const LoraInit&) { return "true, gaussian, pissa, or folder"; }
+std::string type_text(const LoraInit&) { return "true, gaussian, pissa, olora, loftq, or folder"; }
 std::string type_text(const std::vector<DatasetSpec>&) {
   return "path, or list of paths or entries";
 }
@@ -103,7 +103,9 @@ struct TableWriter {
 
   static std::string meaning(const Field& field) {
     std::string text(field.help);
-    if (!field.only_for.empty()) text += fmt::format(" Only for `method: {}`.", field.only_for);
+    if (!field.only_for.empty())
+      text += fmt::format(" Only for `method: {}`.",
+                          join({field.only_for.begin(), field.only_for.end()}, "` and `"));
     if (field.has.size() == 1 && (field.has[0] == "{}" || field.has[0] == "[]" ||
                                   field.has[0].empty() || field.has[0] == "null")) {
       text += " *Not in this version.*";

@@ -4,7 +4,9 @@
 #include "finetune/base/error.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <map>
 #include <regex>
 
 namespace finetune {
@@ -235,19 +237,28 @@ void read_value(const YamlValue& value, const ReadContext& context, ModuleSelect
 }
 
 void read_value(const YamlValue& value, const ReadContext& context, LoraInit& out) {
-  if (!is_scalar(value) || value.text.empty()) {
-    context.mismatch(value, "true, gaussian, pissa, or the folder of an adapter");
-    return;
-  }
-  const auto flag = parse_bool(value.text);
-  if (flag && !*flag) {
-    context.mismatch(value, "true, gaussian, pissa, or the folder of an adapter");
-  } else if (flag) {
-    out = {LoraInit::Kind::standard, {}};
-  } else if (value.text == "gaussian" || value.text == "pissa") {
-    out = {value.text == "pissa" ? LoraInit::Kind::pissa : LoraInit::Kind::gaussian, {}};
+  using Kind = LoraInit::Kind;
+  const char* expected = "true, gaussian, pissa, olora, loftq, or the folder of an adapter";
+  if (!is_scalar(value) || value.text.empty()) return context.mismatch(value, expected);
+  const std::string& text = value.text;
+  const std::string_view rounds = "pissa_niter_";
+  if (const auto flag = parse_bool(text)) {
+    if (!*flag) return context.mismatch(value, expected);
+    out = {};
+  } else if (text.starts_with(rounds)) {
+    std::int64_t count = 0;
+    const char *begin = text.data() + rounds.size(), *end = text.data() + text.size();
+    const auto parsed = std::from_chars(begin, end, count);
+    if (parsed.ec != std::errc() || parsed.ptr != end || count < 1)
+      return context.mismatch(value, "pissa_niter_ and a number of rounds, such as pissa_niter_16");
+    out = {Kind::pissa, {}, count};
   } else {
-    out = {LoraInit::Kind::adapter, value.text};
+    const std::map<std::string_view, Kind> words = {{"gaussian", Kind::gaussian},
+                                                    {"pissa", Kind::pissa},
+                                                    {"olora", Kind::olora},
+                                                    {"loftq", Kind::loftq}};
+    const auto word = words.find(text);
+    out = word == words.end() ? LoraInit{Kind::adapter, text} : LoraInit{word->second, {}};
   }
 }
 

@@ -95,7 +95,9 @@ void log_void_values(const Config& config) {
   visit_fields(config, [&](const Field& field, const auto& member) {
     if (!config.is_given(field.key) || json_value(member) == defaults[field.key]) return;
     const auto reason = reasons.find(field.key);
-    const bool other_method = !field.only_for.empty() && field.only_for != method;
+    const auto& readers = field.only_for;
+    const bool other_method =
+        !readers.empty() && std::find(readers.begin(), readers.end(), method) == readers.end();
     if (!other_method && reason == reasons.end()) return;
     log_info("config", "{}{} has no effect {}", origin_prefix(config, field.key), field.key,
              other_method ? "with method: " + method : reason->second);
@@ -113,14 +115,29 @@ class CrossChecks {
           "model_name_or_path is not set; expected the folder of a model, in the file "
           "or as model_name_or_path=FOLDER");
     }
-    if (c_.method == Method::lora && c_.init_lora_weights.kind == LoraInit::Kind::pissa) {
-      add("init_lora_weights",
-          "init_lora_weights: pissa is not in this version; it has: true, gaussian, the folder "
-          "of an adapter");
-    }
+    if (c_.method == Method::lora) check_lora();
     if (c_.method == Method::lora && c_.target_modules.kind == ModuleSelector::Kind::none) {
       add("target_modules",
           "target_modules is empty; expected attention, all-linear, names or a pattern");
+    }
+  }
+
+  void check_lora() {
+    const LoraInit::Kind init = c_.init_lora_weights.kind;
+    if (init == LoraInit::Kind::loftq && c_.quantization == Quantization::none) {
+      add("init_lora_weights",
+          "init_lora_weights: loftq begins with what quantization lost, and quantization is none; "
+          "expected quantization: nf4 or int8");
+    }
+    if (init == LoraInit::Kind::adapter && c_.stack_on_adapter) {
+      add("stack_on_adapter",
+          "stack_on_adapter and init_lora_weights: FOLDER are both given; keep the one to train "
+          "upon, or the one to continue");
+    }
+    if (c_.use_dora && c_.stack_on_adapter) {
+      add("use_dora",
+          "use_dora scales the whole weight, and cannot lie upon stack_on_adapter; merge that "
+          "adapter first");
     }
   }
 

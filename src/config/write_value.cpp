@@ -73,7 +73,11 @@ OrderedJson json_value(const LoraInit& value) {
     case LoraInit::Kind::gaussian:
       return "gaussian";
     case LoraInit::Kind::pissa:
-      return "pissa";
+      return value.pissa_niter == 0 ? "pissa" : "pissa_niter_" + std::to_string(value.pissa_niter);
+    case LoraInit::Kind::olora:
+      return "olora";
+    case LoraInit::Kind::loftq:
+      return "loftq";
     case LoraInit::Kind::adapter:
       return value.path;
   }

@@ -5,22 +5,25 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <regex>
 #include <type_traits>
 
 namespace finetune {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
+using nlohmann::ordered_json;
 
 namespace {
 
-constexpr std::string_view kPrefix = "base_model.model.";
-constexpr std::string_view kSuffixA = ".lora_A.weight";
-constexpr std::string_view kSuffixB = ".lora_B.weight";
+constexpr std::string_view kLoraA = ".lora_A.weight", kLoraB = ".lora_B.weight",
+                           kEmbeddingA = ".lora_embedding_A", kEmbeddingB = ".lora_embedding_B",
+                           kMagnitude = ".lora_magnitude_vector", kIa3 = ".ia3_l",
+                           kBaseLayer = ".base_layer.weight";
 
 /// A field that changes what the adapter computes, with the value that means "not used".
-bool unused(const json& config, const char* key) {
+bool unused(const ordered_json& config, const char* key) {
   const auto found = config.find(key);
   if (found == config.end() || found->is_null()) return true;
   if (found->is_boolean()) return !found->get<bool>();
@@ -29,7 +32,7 @@ bool unused(const json& config, const char* key) {
 }
 
 template <typename T>
-T field(const json& config, const fs::path& path, const char* key, const T& fallback) {
+T field(const ordered_json& config, const fs::path& path, const char* key, const T& fallback) {
   const auto found = config.find(key);
   if (found == config.end() || found->is_null()) return fallback;
   const bool fits = std::is_same_v<T, bool>           ? found->is_boolean()
@@ -43,139 +46,297 @@ T field(const json& config, const fs::path& path, const char* key, const T& fall
   return found->get<T>();
 }
 
-/// PEFT repeats PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA when it loads an adapter, and takes the
-/// initial update off the base weight; the tensors alone then mean something else. The words below
-/// leave the base as it is.
-void check_init(const json& config, const fs::path& path) {
-  const auto init = config.find("init_lora_weights");
-  if (init == config.end() || !init->is_string()) return;
-  for (const char* word : {"gaussian", "eva", "orthogonal"}) {
-    if (*init == word) return;
+/// A list of texts; one text is a list of one, null an empty one.
+std::vector<std::string> texts(const ordered_json& config, const fs::path& path, const char* key) {
+  const auto found = config.find(key);
+  if (found == config.end() || found->is_null()) return {};
+  const ordered_json list = found->is_array() ? *found : ordered_json::array({*found});
+  std::vector<std::string> result;
+  for (const ordered_json& item : list) {
+    if (!item.is_string()) {
+      fail(ErrorKind::model, "{}: '{}' is {}; expected texts", path.string(), key, found->dump());
+    }
+    result.push_back(item.get<std::string>());
   }
-  fail(ErrorKind::model,
-       "{}: 'init_lora_weights' is {}, which changes the base weights; expected true, false, "
-       "gaussian, eva or "
-       "orthogonal. Save the adapter with PEFT's path_initial_model_for_weight_conversion",
-       path.string(), init->dump());
+  return result;
 }
 
-PeftLoraConfig parse_config(const fs::path& path) {
-  const json config = json::parse(read_file(path, ErrorKind::model), nullptr, false);
-  if (!config.is_object()) fail(ErrorKind::model, "{}: expected a JSON object", path.string());
-  const auto type = field<std::string>(config, path, "peft_type", "");
-  if (type != "LORA") {
-    fail(ErrorKind::model, "{}: 'peft_type' is \"{}\"; this version reads LORA", path.string(),
-         type);
+/// PEFT repeats PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA when it loads an adapter, and takes the
+/// initial update off the base weight; the tensors alone then mean something else. For `pissa` and
+/// `olora` the initial update follows from the base weight alone.
+std::string read_init(const ordered_json& config, const fs::path& path) {
+  const auto init = config.find("init_lora_weights");
+  if (init == config.end() || !init->is_string()) return "";
+  for (const char* word : {"gaussian", "eva", "orthogonal"}) {
+    if (*init == word) return "";
   }
-  for (const char* key : {"use_dora", "bias", "modules_to_save", "rank_pattern", "alpha_pattern",
-                          "layer_replication", "target_parameters", "trainable_token_indices",
-                          "lora_bias", "use_qalora", "alora_invocation_tokens"}) {
+  if (*init == "pissa" || *init == "olora") return init->get<std::string>();
+  fail(
+      ErrorKind::model,
+      "{}: 'init_lora_weights' is {}, which changes the base weights in a way that cannot be "
+      "repeated; expected true, false, gaussian, eva, orthogonal, pissa or olora. Save the adapter "
+      "with PEFT's path_initial_model_for_weight_conversion",
+      path.string(), init->dump());
+}
+
+/// rank_pattern or alpha_pattern: the first key that is the module's name, or ends it after a dot,
+/// gives the value. Source: PEFT's get_pattern_key.
+double pattern_value(const ordered_json& config, const fs::path& path, const char* key,
+                     const std::string& module, double fallback) {
+  const auto pattern = config.find(key);
+  if (pattern == config.end() || pattern->is_null()) return fallback;
+  for (const auto& [name, value] : pattern->items()) {
+    if (!value.is_number()) {
+      fail(ErrorKind::model, "{}: '{}' has {} for '{}'; expected a number", path.string(), key,
+           value.dump(), name);
+    }
+    try {
+      if (std::regex_match(module, std::regex("(.*\\.)?(" + name + ")")))
+        return value.get<double>();
+    } catch (const std::regex_error& error) {
+      fail(ErrorKind::model, "{}: '{}' has the key '{}', which is no regular expression ({})",
+           path.string(), key, name, error.what());
+    }
+  }
+  return fallback;
+}
+
+PeftAdapter::Type read_type(const ordered_json& config, const fs::path& path) {
+  const auto type = field<std::string>(config, path, "peft_type", "");
+  if (type == "LORA") return PeftAdapter::Type::lora;
+  if (type == "IA3") return PeftAdapter::Type::ia3;
+  fail(ErrorKind::model, "{}: 'peft_type' is \"{}\"; this version reads LORA and IA3",
+       path.string(), type);
+}
+
+PeftAdapter parse_config(const ordered_json& config, const fs::path& path) {
+  PeftAdapter adapter;
+  adapter.type = read_type(config, path);
+  for (const char* key :
+       {"bias", "layer_replication", "target_parameters", "trainable_token_indices", "lora_bias",
+        "use_qalora", "use_bdlora", "alora_invocation_tokens"}) {
     if (!unused(config, key)) {
       fail(ErrorKind::model, "{}: '{}' is {}; this version does not compute it", path.string(), key,
            config.at(key).dump());
     }
   }
-  check_init(config, path);
-  PeftLoraConfig result;
-  result.base_model_name_or_path = field<std::string>(config, path, "base_model_name_or_path", "");
-  result.r = field<std::int64_t>(config, path, "r", 8);
-  result.lora_alpha = field<double>(config, path, "lora_alpha", 8.0);
-  result.lora_dropout = field<double>(config, path, "lora_dropout", 0.0);
-  result.use_rslora = field<bool>(config, path, "use_rslora", false);
-  result.fan_in_fan_out = field<bool>(config, path, "fan_in_fan_out", false);
-  if (result.r < 1)
-    fail(ErrorKind::model, "{}: 'r' is {}; expected at least 1", path.string(), result.r);
-  return result;
+  adapter.init_lora_weights = read_init(config, path);
+  adapter.base_model_name_or_path = field<std::string>(config, path, "base_model_name_or_path", "");
+  adapter.lora_dropout = field<double>(config, path, "lora_dropout", 0.0);
+  adapter.use_rslora = field<bool>(config, path, "use_rslora", false);
+  adapter.fan_in_fan_out = field<bool>(config, path, "fan_in_fan_out", false);
+  adapter.feedforward_modules = texts(config, path, "feedforward_modules");
+  adapter.modules_to_save = texts(config, path, "modules_to_save");
+  if (field<std::int64_t>(config, path, "r", 8) < 1)
+    fail(ErrorKind::model, "{}: 'r' is {}; expected at least 1", path.string(),
+         config.at("r").dump());
+  return adapter;
 }
 
-void check_pairs(const fs::path& path, const PeftAdapter& adapter) {
-  std::vector<std::string> problems;
-  for (const auto& [module, pair] : adapter.modules) {
-    if (!pair.a.defined() || !pair.b.defined()) {
-      problems.push_back(fmt::format("{}: '{}' has only lora_{}; expected A and B", path.string(),
-                                     module, pair.a.defined() ? "A" : "B"));
-    } else if (pair.a.dim() != 2 || pair.b.dim() != 2 || pair.a.size(0) != adapter.config.r ||
-               pair.b.size(1) != adapter.config.r) {
-      problems.push_back(fmt::format("{}: '{}' has A {} and B {}; adapter_config.json says rank {}",
-                                     path.string(), module, format_shape(pair.a.sizes().vec()),
-                                     format_shape(pair.b.sizes().vec()), adapter.config.r));
+/// Puts one tensor where it belongs; false when it belongs nowhere.
+bool take(PeftAdapter& adapter, const std::string& stored, const Tensor& tensor) {
+  if (!stored.starts_with(kPeftPrefix)) return false;
+  const std::string name = stored.substr(kPeftPrefix.size());
+  const auto module = [&](std::string_view suffix) {
+    return name.substr(0, name.size() - suffix.size());
+  };
+  if (adapter.type == PeftAdapter::Type::lora) {
+    for (const auto& [suffix, slot, embedding] :
+         {std::tuple{kLoraA, &PeftLora::a, false}, std::tuple{kLoraB, &PeftLora::b, false},
+          std::tuple{kEmbeddingA, &PeftLora::a, true}, std::tuple{kEmbeddingB, &PeftLora::b, true},
+          std::tuple{kMagnitude, &PeftLora::magnitude, false}}) {
+      if (!name.ends_with(suffix)) continue;
+      PeftLora& lora = adapter.modules[module(suffix)];
+      lora.*slot = tensor;
+      lora.embedding = lora.embedding || embedding;
+      return true;
+    }
+    // PEFT saves an adapted embedding's or head's own weight too; it is the base's.
+    if (name.ends_with(kBaseLayer)) return true;
+  } else if (name.ends_with(kIa3)) {
+    adapter.ia3[module(kIa3)] = tensor;
+    return true;
+  }
+  const std::string owner = name.substr(0, name.rfind('.'));
+  for (const std::string& wanted : adapter.modules_to_save) {
+    // A module whose name ends in the text, or one that lies in such a module (PEFT's rule).
+    for (std::size_t end = owner.size(); end != std::string::npos;
+         end = end == 0 ? std::string::npos : owner.rfind('.', end - 1)) {
+      if (!std::string_view(owner).substr(0, end).ends_with(wanted)) continue;
+      adapter.saved[name] = tensor;
+      return true;
     }
   }
-  if (adapter.modules.empty()) problems.push_back(path.string() + ": holds no LoRA tensors");
+  return false;
+}
+
+void check_module(const fs::path& path, const std::string& module, const PeftLora& lora,
+                  double rank, std::vector<std::string>& problems) {
+  if (!lora.a.defined() || !lora.b.defined()) {
+    problems.push_back(fmt::format("{}: '{}' has only lora_{}; expected A and B", path.string(),
+                                   module, lora.a.defined() ? "A" : "B"));
+  } else if (lora.a.dim() != 2 || lora.b.dim() != 2 ||
+             static_cast<double>(lora.a.size(0)) != rank ||
+             static_cast<double>(lora.b.size(1)) != rank) {
+    problems.push_back(fmt::format("{}: '{}' has A {} and B {}; adapter_config.json says rank {}",
+                                   path.string(), module, format_shape(lora.a.sizes().vec()),
+                                   format_shape(lora.b.sizes().vec()), rank));
+  } else if (lora.magnitude.defined() &&
+             (lora.embedding || lora.magnitude.numel() != lora.b.size(0))) {
+    problems.push_back(fmt::format("{}: '{}' has a magnitude vector {}; {}", path.string(), module,
+                                   format_shape(lora.magnitude.sizes().vec()),
+                                   lora.embedding
+                                       ? "this version does not compute DoRA of embeddings"
+                                       : "expected one value for each row of B"));
+  }
+}
+
+/// Fills in what the configuration says of each module, and checks the shapes.
+void finish_modules(const fs::path& folder, const ordered_json& config, PeftAdapter& adapter) {
+  const fs::path path = folder / kAdapterConfigFile, weights = folder / kAdapterWeightsFile;
+  const auto rank = static_cast<double>(field<std::int64_t>(config, path, "r", 8));
+  const double alpha = field<double>(config, path, "lora_alpha", 8.0);
+  std::vector<std::string> problems;
+  for (auto& [module, lora] : adapter.modules) {
+    lora.alpha = pattern_value(config, path, "alpha_pattern", module, alpha);
+    check_module(weights, module, lora, pattern_value(config, path, "rank_pattern", module, rank),
+                 problems);
+  }
+  for (const auto& [module, factors] : adapter.ia3) {
+    if (factors.dim() == 2 && (factors.size(0) == 1 || factors.size(1) == 1)) continue;
+    problems.push_back(fmt::format("{}: '{}' has ia3_l {}; expected [O, 1] or [1, I]",
+                                   weights.string(), module, format_shape(factors.sizes().vec())));
+  }
+  if (field<bool>(config, path, "use_dora", false) != adapter.use_dora())
+    problems.push_back(fmt::format("{}: 'use_dora' and the magnitude vectors of {} disagree",
+                                   path.string(), kAdapterWeightsFile));
+  if (adapter.modules.empty() && adapter.ia3.empty())
+    problems.push_back(weights.string() + ": holds no LoRA tensors");
   if (!problems.empty()) throw Error(ErrorKind::model, join_problems(problems));
+}
+
+ordered_json number(double value) {
+  // Python's json writes 32 for an integral alpha; readers that type it as int need that.
+  return value == std::floor(value) ? ordered_json(static_cast<std::int64_t>(value))
+                                    : ordered_json(value);
+}
+
+/// The value that most modules have, and the others by full name.
+template <typename Value>
+std::pair<double, ordered_json> most_and_pattern(const std::map<std::string, PeftLora>& modules,
+                                                 const Value& value) {
+  std::map<double, int> counts;
+  for (const auto& [name, lora] : modules) ++counts[value(lora)];
+  if (counts.empty()) return {8, ordered_json::object()};
+  const double most = std::max_element(counts.begin(), counts.end(), [](auto& x, auto& y) {
+                        return x.second < y.second;
+                      })->first;
+  ordered_json pattern = ordered_json::object();
+  for (const auto& [name, lora] : modules) {
+    if (value(lora) != most) pattern[name] = number(value(lora));
+  }
+  return {most, pattern};
+}
+
+ordered_json nullable(const std::vector<std::string>& list) {
+  return list.empty() ? ordered_json() : ordered_json(list);
+}
+
+ordered_json ia3_config(const PeftAdapter& adapter) {
+  return {{"auto_mapping", nullptr},
+          {"base_model_name_or_path", adapter.base_model_name_or_path},
+          {"exclude_modules", nullptr},
+          {"fan_in_fan_out", adapter.fan_in_fan_out},
+          {"feedforward_modules", adapter.feedforward_modules},
+          {"inference_mode", true},
+          {"init_ia3_weights", true},
+          {"modules_to_save", nullable(adapter.modules_to_save)},
+          {"peft_type", "IA3"},
+          {"revision", nullptr},
+          {"target_modules", adapter.target_modules},
+          {"task_type", "CAUSAL_LM"}};
 }
 
 }  // namespace
 
-double PeftLoraConfig::scaling() const {
-  const double rank = static_cast<double>(r);
-  return lora_alpha / (use_rslora ? std::sqrt(rank) : rank);
+double PeftAdapter::scaling(const PeftLora& lora) const {
+  const auto rank = static_cast<double>(lora.rank());
+  return lora.alpha / (use_rslora ? std::sqrt(rank) : rank);
+}
+
+bool PeftAdapter::use_dora() const {
+  return std::any_of(modules.begin(), modules.end(),
+                     [](const auto& module) { return module.second.magnitude.defined(); });
 }
 
 PeftAdapter read_peft_adapter(const fs::path& folder) {
   if (!fs::is_directory(folder)) {
     fail(ErrorKind::model, "{}: no such folder; expected a PEFT adapter folder", folder.string());
   }
-  PeftAdapter adapter;
-  adapter.config = parse_config(folder / kAdapterConfigFile);
+  const fs::path path = folder / kAdapterConfigFile;
+  const ordered_json config =
+      ordered_json::parse(read_file(path, ErrorKind::model), nullptr, false);
+  if (!config.is_object()) fail(ErrorKind::model, "{}: expected a JSON object", path.string());
+  PeftAdapter adapter = parse_config(config, path);
   const SafetensorsFile file(folder / kAdapterWeightsFile);
   std::vector<std::string> extra;
   for (const auto& [name, info] : file.tensors()) {
-    const bool is_a = name.ends_with(kSuffixA), is_b = name.ends_with(kSuffixB);
-    if (!name.starts_with(kPrefix) || !(is_a || is_b)) {
-      extra.push_back(fmt::format("{}: '{}' is not a LoRA tensor of a causal model",
-                                  (folder / kAdapterWeightsFile).string(), name));
-      continue;
-    }
-    const std::string module =
-        name.substr(kPrefix.size(), name.size() - kPrefix.size() - kSuffixA.size());
-    (is_a ? adapter.modules[module].a : adapter.modules[module].b) = file.tensor(name);
+    if (take(adapter, name, file.tensor(name))) continue;
+    extra.push_back(fmt::format("{}: '{}' is not {} tensor of a causal model",
+                                (folder / kAdapterWeightsFile).string(), name,
+                                adapter.type == PeftAdapter::Type::lora ? "a LoRA" : "an (IA)3"));
   }
   if (!extra.empty()) throw Error(ErrorKind::model, join_problems(extra));
-  check_pairs(folder / kAdapterWeightsFile, adapter);
+  finish_modules(folder, config, adapter);
   return adapter;
 }
 
-std::string peft_config_json(const PeftLoraConfig& config) {
-  // Python's json writes 32 for an integral alpha; readers that type it as int need that.
-  const json alpha = config.lora_alpha == std::floor(config.lora_alpha)
-                         ? json(static_cast<std::int64_t>(config.lora_alpha))
-                         : json(config.lora_alpha);
-  const json out = {
-      {"alpha_pattern", json::object()},
+std::string peft_config_json(const PeftAdapter& adapter) {
+  if (adapter.type == PeftAdapter::Type::ia3) return ia3_config(adapter).dump(2) + "\n";
+  const auto [rank, ranks] = most_and_pattern(
+      adapter.modules, [](const PeftLora& lora) { return static_cast<double>(lora.rank()); });
+  const auto [alpha, alphas] =
+      most_and_pattern(adapter.modules, [](const PeftLora& lora) { return lora.alpha; });
+  const ordered_json out = {
+      {"alpha_pattern", alphas},
       {"auto_mapping", nullptr},
-      {"base_model_name_or_path", config.base_model_name_or_path},
+      {"base_model_name_or_path", adapter.base_model_name_or_path},
       {"bias", "none"},
-      {"fan_in_fan_out", config.fan_in_fan_out},
+      {"fan_in_fan_out", adapter.fan_in_fan_out},
       {"inference_mode", true},
       {"init_lora_weights", true},
       {"layers_pattern", nullptr},
       {"layers_to_transform", nullptr},
-      {"loftq_config", json::object()},
-      {"lora_alpha", alpha},
-      {"lora_dropout", config.lora_dropout},
+      {"loftq_config", ordered_json::object()},
+      {"lora_alpha", number(alpha)},
+      {"lora_dropout", adapter.lora_dropout},
       {"megatron_config", nullptr},
       {"megatron_core", "megatron.core"},
-      {"modules_to_save", nullptr},
+      {"modules_to_save", nullable(adapter.modules_to_save)},
       {"peft_type", "LORA"},
-      {"r", config.r},
-      {"rank_pattern", json::object()},
+      {"r", number(rank)},
+      {"rank_pattern", ranks},
       {"revision", nullptr},
-      {"target_modules", config.target_modules},
+      {"target_modules", adapter.target_modules},
       {"task_type", "CAUSAL_LM"},
-      {"use_dora", false},
-      {"use_rslora", config.use_rslora},
+      {"use_dora", adapter.use_dora()},
+      {"use_rslora", adapter.use_rslora},
   };
   return out.dump(2) + "\n";
 }
 
-std::map<std::string, Tensor> peft_tensors(
-    const std::map<std::string, PeftAdapter::Pair>& modules) {
+std::map<std::string, Tensor> peft_tensors(const PeftAdapter& adapter) {
   std::map<std::string, Tensor> tensors;
-  for (const auto& [module, pair] : modules) {
-    tensors[std::string(kPrefix) + module + std::string(kSuffixA)] = pair.a;
-    tensors[std::string(kPrefix) + module + std::string(kSuffixB)] = pair.b;
+  const auto put = [&](const std::string& module, std::string_view suffix, const Tensor& tensor) {
+    if (tensor.defined()) tensors[std::string(kPeftPrefix) + module + std::string(suffix)] = tensor;
+  };
+  for (const auto& [module, lora] : adapter.modules) {
+    put(module, lora.embedding ? kEmbeddingA : kLoraA, lora.a);
+    put(module, lora.embedding ? kEmbeddingB : kLoraB, lora.b);
+    put(module, kMagnitude, lora.magnitude);
   }
+  for (const auto& [module, factors] : adapter.ia3) put(module, kIa3, factors);
+  for (const auto& [name, tensor] : adapter.saved) put(name, "", tensor);
   return tensors;
 }
 

@@ -1,17 +1,17 @@
 #include "finetune/model/adapters.h"
 
 #include "finetune/base/error.h"
-#include "finetune/base/log.h"
-#include "finetune/base/random.h"
-#include "finetune/base/text.h"
 #include "finetune/formats/safetensors.h"
+#include "model/adapter_slots.h"
 
-#include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/ones.h>
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <regex>
 #include <set>
 
@@ -19,239 +19,322 @@ namespace finetune {
 
 namespace {
 
-constexpr std::uint64_t kInitStream = 0x696e6974;  // apart from the streams of order and dropout
-
-/// "q_proj" of "model.layers.0.self_attn.q_proj"
-std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
-
-bool named(const std::string& module, const std::string& wanted) {
-  return module == wanted || module.ends_with("." + wanted);
-}
-
-bool selects(const ModuleSelector& selector, const std::string& module, const ModelConfig& config) {
-  switch (selector.kind) {
-    case ModuleSelector::Kind::none:
-      return false;
-    case ModuleSelector::Kind::all_linear:
-      return true;
-    case ModuleSelector::Kind::attention:
-      return module.find("." + config.names.attention + ".") != std::string::npos;
-    case ModuleSelector::Kind::names:
-      return std::any_of(selector.names.begin(), selector.names.end(),
-                         [&](const std::string& name) { return named(module, name); });
-    case ModuleSelector::Kind::regex:
-      return std::regex_match(module, std::regex(selector.regex));
+/// Every key of rank_pattern and alpha_pattern must be a pattern that selects something.
+template <typename T>
+void check_pattern(const std::map<std::string, T>& pattern, const std::string& key,
+                   const std::vector<AdapterSlot>& slots) {
+  for (const auto& [name, value] : pattern) {
+    try {
+      const std::regex regex("(.*\\.)?(" + name + ")");
+      if (std::any_of(slots.begin(), slots.end(), [&](const AdapterSlot& slot) {
+            return std::regex_match(slot.name, regex);
+          })) {
+        continue;
+      }
+    } catch (const std::regex_error& error) {
+      fail(ErrorKind::config, "{}: '{}' is no regular expression ({})", key, name, error.what());
+    }
+    fail(ErrorKind::config,
+         "{}: '{}' matches no adapted module; a key is a module's name, its end after a dot, or a "
+         "regular expression for one of them, such as {}",
+         key, name, slots.front().name);
   }
-  return false;
 }
 
-/// The kinds of linears there are, for messages.
-std::vector<std::string> linear_kinds(const CausalLM& model) {
-  std::vector<std::string> kinds;
-  for (const Linear* linear : model.linears()) {
-    const std::string kind = last_part(linear->name);
-    if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) kinds.push_back(kind);
-  }
-  return kinds;
+void check_given(const Config& config, const char* key, double given, double stored) {
+  if (!config.is_given(key) || given == stored) return;
+  fail(ErrorKind::config,
+       "{}: {} is {}, but the adapter {} has {}; leave {} out, or start a new adapter",
+       config.origins.at(key), key, given, config.init_lora_weights.path, stored, key);
 }
 
-/// Every name of a list must mean something: a misspelt one would leave out a projection in
-/// silence.
-void check_names(const CausalLM& model, const ModuleSelector& selector, const std::string& key) {
-  if (selector.kind != ModuleSelector::Kind::names) return;
-  const std::vector<std::string> kinds = linear_kinds(model);
-  std::vector<std::string> problems;
-  for (const std::string& name : selector.names) {
-    const auto linears = model.linears();
-    const bool found = std::any_of(linears.begin(), linears.end(),
-                                   [&](const Linear* linear) { return named(linear->name, name); });
-    if (found) continue;
-    const std::string near = nearest(last_part(name), kinds);
-    problems.push_back(fmt::format("{}: no linear of this model is called '{}'{}; it has: {}", key,
-                                   name, near.empty() ? "" : " (did you mean '" + near + "'?)",
-                                   join(kinds, ", ")));
-  }
-  if (!problems.empty()) throw Error(ErrorKind::config, join_problems(problems));
-}
-
-bool in_layers(const std::string& module, const std::vector<std::int64_t>& layers,
-               const ModelConfig& config) {
-  return layers.empty() || std::any_of(layers.begin(), layers.end(), [&](std::int64_t layer) {
-           return module.starts_with(config.layer_prefix(layer));
-         });
-}
-
-std::vector<Linear*> select_linears(CausalLM& model, const Config& config) {
-  check_names(model, config.target_modules, "target_modules");
-  check_names(model, config.exclude_modules, "exclude_modules");
-  for (const std::int64_t layer : config.layers_to_transform) {
-    if (layer >= model.config.num_hidden_layers) {
-      fail(ErrorKind::config, "layers_to_transform names block {}; this model has blocks 0 to {}",
-           layer, model.config.num_hidden_layers - 1);
+/// What the configuration says besides the adapter that it continues must agree with it.
+void check_continued(CausalLM& model, const Config& config, const PeftAdapter& adapter) {
+  const PeftLora& first = adapter.modules.begin()->second;
+  check_given(config, "lora_rank", static_cast<double>(config.lora_rank),
+              static_cast<double>(first.rank()));
+  check_given(config, "lora_alpha", config.lora_alpha, first.alpha);
+  check_given(config, "use_rslora", config.use_rslora, adapter.use_rslora);
+  check_given(config, "use_dora", config.use_dora, adapter.use_dora());
+  for (const char* key : {"rank_pattern", "alpha_pattern", "modules_to_save"}) {
+    if (config.is_given(key)) {
+      fail(ErrorKind::config, "{}: {} comes from the adapter {}; leave it out",
+           config.origins.at(key), key, config.init_lora_weights.path);
     }
   }
-  std::vector<Linear*> selected;
-  for (Linear* linear : model.linears()) {
-    if (selects(config.target_modules, linear->name, model.config) &&
-        !selects(config.exclude_modules, linear->name, model.config) &&
-        in_layers(linear->name, config.layers_to_transform, model.config)) {
-      selected.push_back(linear);
-    }
-  }
-  if (selected.empty()) {
+  if (!config.is_given("target_modules")) return;
+  for (const AdapterSlot& slot : select_slots(model, config)) {
+    if (*slot.lora) continue;
     fail(ErrorKind::config,
-         "target_modules and exclude_modules leave no linear to adapt; this model has: {}",
-         join(linear_kinds(model), ", "));
+         "{}: target_modules includes {}, which the adapter {} does not adapt; leave "
+         "target_modules out",
+         config.origins.at("target_modules"), slot.name, config.init_lora_weights.path);
   }
-  return selected;
-}
-
-/// A of one linear, from its own random stream: independent of which others are adapted.
-Tensor initial_a(std::int64_t rank, std::int64_t in_features, LoraInit::Kind kind,
-                 std::uint64_t seed) {
-  Tensor a = at::empty({rank, in_features}, at::kFloat);
-  const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
-  if (kind == LoraInit::Kind::gaussian)
-    return a.normal_(0.0, 1.0 / static_cast<double>(rank), generator);
-  const double bound = 1.0 / std::sqrt(static_cast<double>(in_features));
-  return a.uniform_(-bound, bound, generator);
-}
-
-void check_given_values(const Config& config, const PeftLoraConfig& adapter) {
-  const auto check = [&](const char* key, double given, double stored) {
-    if (!config.is_given(key) || given == stored) return;
-    fail(ErrorKind::config,
-         "{}: {} is {}, but the adapter {} has {}; leave {} out, or start a new adapter",
-         config.origins.at(key), key, given, config.init_lora_weights.path, stored, key);
-  };
-  check("lora_rank", static_cast<double>(config.lora_rank), static_cast<double>(adapter.r));
-  check("lora_alpha", config.lora_alpha, adapter.lora_alpha);
-  check("use_rslora", config.use_rslora, adapter.use_rslora);
 }
 
 void continue_adapter(CausalLM& model, const Config& config) {
   const PeftAdapter adapter = read_peft_adapter(config.init_lora_weights.path);
-  check_given_values(config, adapter.config);
-  attach_adapter(model, adapter);
-  for (Linear* linear : model.linears()) {
-    if (linear->lora) linear->lora->dropout = config.lora_dropout;
+  if (adapter.type != PeftAdapter::Type::lora) {
+    fail(ErrorKind::config, "init_lora_weights: {} is an (IA)3 adapter; expected LoRA",
+         config.init_lora_weights.path);
   }
-  if (!config.is_given("target_modules")) return;
-  for (const Linear* linear : select_linears(model, config)) {
-    if (!linear->lora) {
-      fail(ErrorKind::config,
-           "{}: target_modules includes {}, which the adapter {} does not adapt; leave "
-           "target_modules out",
-           config.origins.at("target_modules"), linear->name, config.init_lora_weights.path);
-    }
+  attach_adapter(model, adapter);
+  check_continued(model, config, adapter);
+  for (const AdapterSlot& slot : adapter_slots(model)) {
+    if (*slot.lora) (*slot.lora)->dropout = config.lora_dropout;
   }
 }
 
-std::string shape_problem(const Linear& linear, const PeftAdapter::Pair& pair) {
-  if (pair.a.size(1) != linear.weight.in_features()) {
-    return fmt::format("{}.lora_A is {}; this model needs [{}, {}]", linear.name,
-                       format_shape(pair.a.sizes().vec()), pair.a.size(0),
-                       linear.weight.in_features());
+/// Puts the attached matrices under new ones, or leaves them alone as a constant update.
+void stack(const AdapterSlot& slot, std::optional<Lora> lower, std::optional<Lora> upper) {
+  if (!lower) {
+    *slot.lora = std::move(upper);
+    return;
   }
-  if (pair.b.size(0) != linear.weight.out_features()) {
-    return fmt::format("{}.lora_B is {}; this model needs [{}, {}]", linear.name,
-                       format_shape(pair.b.sizes().vec()), linear.weight.out_features(),
-                       pair.b.size(1));
+  if (!upper) {
+    upper = *lower;
+    upper->a = lower->a.narrow(0, 0, 0).clone();
+    upper->b = lower->b.narrow(1, 0, 0).clone();
+    upper->constant_a = lower->whole_a();
+    upper->constant_b = lower->whole_b();
+  } else {
+    const Tensor a = lower->whole_a(), b = lower->whole_b() * (lower->scaling / upper->scaling);
+    upper->constant_a = upper->constant_a.defined() ? at::cat({upper->constant_a, a}, 0) : a;
+    upper->constant_b = upper->constant_b.defined() ? at::cat({upper->constant_b, b}, 1) : b;
+  }
+  *slot.lora = std::move(upper);
+}
+
+void attach_new_lora(CausalLM& model, const Config& config) {
+  if (config.stack_on_adapter) {
+    const PeftAdapter lower = read_peft_adapter(*config.stack_on_adapter);
+    if (lower.use_dora() || lower.type != PeftAdapter::Type::lora || !lower.saved.empty()) {
+      fail(ErrorKind::config,
+           "stack_on_adapter: {} is more than a low-rank update; merge it into the base first",
+           *config.stack_on_adapter);
+    }
+    attach_adapter(model, lower);
+  }
+  const std::vector<AdapterSlot> selected = select_slots(model, config);
+  check_pattern(config.rank_pattern, "rank_pattern", selected);
+  check_pattern(config.alpha_pattern, "alpha_pattern", selected);
+  std::map<std::string, Lora> fresh;
+  for (const AdapterSlot& slot : selected) fresh[slot.name] = new_lora(slot, config, model.device);
+  for (const AdapterSlot& slot : adapter_slots(model)) {
+    const auto found = fresh.find(slot.name);
+    stack(slot, *slot.lora,
+          found == fresh.end() ? std::nullopt : std::optional<Lora>(found->second));
+  }
+}
+
+void attach_new_ia3(CausalLM& model, const Config& config) {
+  const ParameterNames& names = model.config.names;
+  const std::vector<std::string> on_input =
+      config.is_given("feedforward_modules")
+          ? config.feedforward_modules
+          : std::vector<std::string>{names.mlp + "." + names.down};
+  for (const AdapterSlot& slot : select_slots(model, config)) {
+    if (slot.linear == nullptr) {
+      fail(ErrorKind::config, "target_modules: {} is no linear of the blocks; (IA)3 scales those",
+           slot.name);
+    }
+    Ia3 ia3;
+    ia3.on_input = std::any_of(on_input.begin(), on_input.end(),
+                               [&](const std::string& wanted) { return named(slot.name, wanted); });
+    ia3.factors = ia3.on_input ? at::ones({1, slot.in_features()}, at::kFloat)
+                               : at::ones({slot.out_features(), 1}, at::kFloat);
+    ia3.factors = ia3.factors.to(model.device);
+    slot.linear->ia3 = ia3;
+  }
+}
+
+std::string shape_problem(const AdapterSlot& slot, const PeftLora& lora) {
+  if (lora.embedding != slot.embedding)
+    return fmt::format("{}: the adapter has it as {}", slot.name,
+                       lora.embedding ? "an embedding" : "a linear");
+  if (lora.a.size(1) != slot.in_features()) {
+    return fmt::format("{}.lora_A is {}; this model needs [{}, {}]", slot.name,
+                       format_shape(lora.a.sizes().vec()), lora.a.size(0), slot.in_features());
+  }
+  if (lora.b.size(0) != slot.out_features()) {
+    return fmt::format("{}.lora_B is {}; this model needs [{}, {}]", slot.name,
+                       format_shape(lora.b.sizes().vec()), slot.out_features(), lora.b.size(1));
   }
   return "";
 }
 
+std::string ia3_problem(const AdapterSlot& slot, const Tensor& factors) {
+  if (slot.linear == nullptr) return slot.name + ": (IA)3 scales linears of the blocks only";
+  const std::int64_t needed = factors.size(0) == 1 ? slot.in_features() : slot.out_features();
+  if (factors.numel() == needed) return "";
+  return fmt::format("{}.ia3_l is {}; this model needs {} values", slot.name,
+                     format_shape(factors.sizes().vec()), needed);
+}
+
+void check_fits(const std::map<std::string, AdapterSlot>& slots, const PeftAdapter& adapter) {
+  std::vector<std::string> problems;
+  const auto check = [&](const std::string& name, const auto& problem_of) {
+    const auto slot = slots.find(name);
+    const std::string problem =
+        slot == slots.end() ? name + ": this model has no such module" : problem_of(slot->second);
+    if (!problem.empty()) problems.push_back(problem);
+  };
+  for (const auto& [name, lora] : adapter.modules)
+    check(name, [&](const AdapterSlot& slot) { return shape_problem(slot, lora); });
+  for (const auto& [name, factors] : adapter.ia3)
+    check(name, [&](const AdapterSlot& slot) { return ia3_problem(slot, factors); });
+  if (problems.empty()) return;
+  fail(
+      ErrorKind::model, "the adapter does not fit this base model:\n{}\nIt was trained on: {}",
+      join_problems(problems),
+      adapter.base_model_name_or_path.empty() ? "(not recorded)" : adapter.base_model_name_or_path);
+}
+
+/// Copies a saved tensor into a trained one of the same shape.
+void fill(Tensor target, const Tensor& source, const std::string& name, const std::string& where) {
+  if (!source.defined() || source.sizes() != target.sizes()) {
+    fail(ErrorKind::model, "{}: '{}' is missing or not of shape {}", where, name,
+         format_shape(target.sizes().vec()));
+  }
+  target.copy_(source);
+}
+
+void restore_lora(const AdapterSlot& slot, const PeftLora& saved, const std::string& where) {
+  Lora& lora = **slot.lora;
+  const std::int64_t rank = lora.a.size(0), whole = lora.whole_a().size(0);
+  if (!saved.a.defined() || saved.rank() != whole) {
+    fail(ErrorKind::model, "{}: '{}' has no matrices of rank {}", where, slot.name, whole);
+  }
+  fill(lora.a.detach(), saved.a.narrow(0, 0, rank), slot.name + ".lora_A", where);
+  fill(lora.b.detach(), saved.b.narrow(1, 0, rank), slot.name + ".lora_B", where);
+  if (lora.magnitude.defined())
+    fill(lora.magnitude.detach(), saved.magnitude, slot.name + ".lora_magnitude_vector", where);
+  if (!lora.constant_a.defined()) return;
+  fill(lora.constant_a, saved.a.narrow(0, rank, whole - rank), slot.name + ".lora_A", where);
+  fill(lora.constant_b, saved.b.narrow(1, rank, whole - rank), slot.name + ".lora_B", where);
+}
+
+Tensor on_cpu(const Tensor& tensor) {
+  return tensor.defined() ? tensor.detach().cpu().contiguous() : Tensor();
+}
+
+/// True when no other module ends like one of these.
+bool suffixes_are_exact(const std::vector<AdapterSlot>& slots, const std::set<std::string>& names) {
+  std::set<std::string> suffixes;
+  for (const std::string& name : names) suffixes.insert(last_part(name));
+  return std::none_of(slots.begin(), slots.end(), [&](const AdapterSlot& slot) {
+    return !names.contains(slot.name) && suffixes.contains(last_part(slot.name));
+  });
+}
+
+std::vector<std::string> written_names(const std::set<std::string>& names, bool as_suffixes) {
+  std::set<std::string> written;
+  for (const std::string& name : names) written.insert(as_suffixes ? last_part(name) : name);
+  return {written.begin(), written.end()};
+}
+
 }  // namespace
 
-void attach_new_lora(CausalLM& model, const Config& config) {
-  if (config.init_lora_weights.kind == LoraInit::Kind::adapter)
+void attach_new_adapter(CausalLM& model, const Config& config) {
+  if (config.method == Method::ia3) {
+    attach_new_ia3(model, config);
+  } else if (config.init_lora_weights.kind == LoraInit::Kind::adapter) {
     return continue_adapter(model, config);
-  if (config.init_lora_weights.kind == LoraInit::Kind::pissa) {
-    fail(ErrorKind::config,
-         "init_lora_weights: pissa is not in this version; it has: true, gaussian, the path of an "
-         "adapter");
+  } else {
+    attach_new_lora(model, config);
   }
-  PeftLoraConfig peft;
-  peft.r = config.lora_rank;
-  peft.lora_alpha = config.lora_alpha;
-  peft.use_rslora = config.use_rslora;
-  for (Linear* linear : select_linears(model, config)) {
-    const std::uint64_t seed =
-        mix_seed({static_cast<std::uint64_t>(config.seed), kInitStream, linear->index});
-    Lora lora;
-    lora.a = initial_a(config.lora_rank, linear->weight.in_features(),
-                       config.init_lora_weights.kind, seed)
-                 .to(model.device);
-    lora.b = at::zeros({linear->weight.out_features(), config.lora_rank}, lora.a.options());
-    lora.alpha = config.lora_alpha;
-    lora.use_rslora = config.use_rslora;
-    lora.scaling = peft.scaling();
-    lora.dropout = config.lora_dropout;
-    linear->lora = lora;
-  }
+  train_modules(model, config.modules_to_save);
 }
 
 void attach_adapter(CausalLM& model, const PeftAdapter& adapter) {
-  std::map<std::string, Linear*> linears;
-  for (Linear* linear : model.linears()) linears[linear->name] = linear;
-  std::vector<std::string> problems;
-  for (const auto& [name, pair] : adapter.modules) {
-    const auto found = linears.find(name);
-    const std::string problem = found == linears.end()
-                                    ? fmt::format("{}: this model has no such linear", name)
-                                    : shape_problem(*found->second, pair);
-    if (!problem.empty()) problems.push_back(problem);
+  std::map<std::string, AdapterSlot> slots;
+  for (const AdapterSlot& slot : adapter_slots(model)) slots[slot.name] = slot;
+  check_fits(slots, adapter);
+  for (const auto& [name, stored] : adapter.modules) {
+    const AdapterSlot& slot = slots.at(name);
+    *slot.lora = lora_of(adapter, stored, slot.weight(), model.device);
   }
-  if (!problems.empty()) {
-    fail(ErrorKind::model, "the adapter does not fit this base model:\n{}\nIt was trained on: {}",
-         join_problems(problems),
-         adapter.config.base_model_name_or_path.empty() ? "(not recorded)"
-                                                        : adapter.config.base_model_name_or_path);
+  for (const auto& [name, factors] : adapter.ia3) {
+    slots.at(name).linear->ia3 =
+        Ia3{factors.to(model.device, at::kFloat, false, true), factors.size(0) == 1};
   }
-  for (const auto& [name, pair] : adapter.modules) {
-    Lora lora;
-    lora.a = pair.a.to(model.device, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-    lora.b = pair.b.to(model.device, at::kFloat, false, true);
-    lora.alpha = adapter.config.lora_alpha;
-    lora.use_rslora = adapter.config.use_rslora;
-    lora.scaling = adapter.config.scaling();
-    linears[name]->lora = lora;
-  }
+  train_modules(model, adapter.modules_to_save);
+  const at::NoGradGuard no_grad;
+  visit_trained_modules(model, [&](const std::string& name, Tensor& slot, bool) {
+    const auto found = adapter.saved.find(name);
+    fill(slot, found == adapter.saved.end() ? Tensor() : found->second, name, "the adapter");
+  });
 }
 
-PeftLoraConfig lora_config_of(const CausalLM& model) {
-  PeftLoraConfig config;
-  config.fan_in_fan_out = model.config.transposed_linears;
-  std::set<std::string> full_names, suffixes;
-  for (const Linear* linear : model.linears()) {
-    if (!linear->lora) continue;
-    full_names.insert(linear->name);
-    suffixes.insert(last_part(linear->name));
-    config.r = linear->lora->a.size(0);
-    config.lora_alpha = linear->lora->alpha;
-    config.use_rslora = linear->lora->use_rslora;
-    config.lora_dropout = linear->lora->dropout;
+PeftAdapter adapter_of(CausalLM& model) {
+  PeftAdapter adapter;
+  adapter.fan_in_fan_out = model.config.transposed_linears;
+  adapter.modules_to_save = model.modules_to_save;
+  std::set<std::string> adapted, on_input;
+  const std::vector<AdapterSlot> slots = adapter_slots(model);
+  for (const AdapterSlot& slot : slots) {
+    if (slot.linear != nullptr && slot.linear->ia3) {
+      adapter.type = PeftAdapter::Type::ia3;
+      adapter.ia3[slot.name] = on_cpu(slot.linear->ia3->factors);
+      adapted.insert(slot.name);
+      if (slot.linear->ia3->on_input) on_input.insert(slot.name);
+    }
+    if (!*slot.lora) continue;
+    const Lora& lora = **slot.lora;
+    const Tensor a = on_cpu(lora.whole_a());
+    const auto ratio = static_cast<double>(a.size(0));
+    adapter.modules[slot.name] = {a, on_cpu(lora.whole_b()), on_cpu(lora.magnitude),
+                                  lora.scaling * (lora.use_rslora ? std::sqrt(ratio) : ratio),
+                                  slot.embedding};
+    adapter.use_rslora = lora.use_rslora;
+    adapter.lora_dropout = lora.dropout;
+    adapted.insert(slot.name);
   }
-  bool exact = true;
-  for (const Linear* linear : model.linears()) {
-    if (!linear->lora && suffixes.contains(last_part(linear->name))) exact = false;
-  }
-  const std::set<std::string>& targets = exact ? suffixes : full_names;
-  config.target_modules.assign(targets.begin(), targets.end());
-  return config;
+  const bool as_suffixes =
+      suffixes_are_exact(slots, adapted) && suffixes_are_exact(slots, on_input);
+  adapter.target_modules = written_names(adapted, as_suffixes);
+  adapter.feedforward_modules = written_names(on_input, as_suffixes);
+  visit_trained_modules(model, [&](const std::string& name, Tensor& slot, bool) {
+    adapter.saved[name] = on_cpu(slot);
+  });
+  return adapter;
 }
 
-std::map<std::string, PeftAdapter::Pair> lora_pairs_of(const CausalLM& model) {
-  std::map<std::string, PeftAdapter::Pair> pairs;
-  for (const Linear* linear : model.linears()) {
-    if (linear->lora)
-      pairs[linear->name] = {linear->lora->a.detach().cpu(), linear->lora->b.detach().cpu()};
+void restore_adapter(CausalLM& model, const PeftAdapter& adapter, const std::string& where) {
+  const at::NoGradGuard no_grad;
+  for (const AdapterSlot& slot : adapter_slots(model)) {
+    if (*slot.lora) {
+      const auto saved = adapter.modules.find(slot.name);
+      restore_lora(slot, saved == adapter.modules.end() ? PeftLora() : saved->second, where);
+    }
+    if (slot.linear != nullptr && slot.linear->ia3) {
+      const auto saved = adapter.ia3.find(slot.name);
+      fill(slot.linear->ia3->factors.detach(),
+           saved == adapter.ia3.end() ? Tensor() : saved->second, slot.name + ".ia3_l", where);
+    }
   }
-  return pairs;
+  visit_trained_modules(model, [&](const std::string& name, Tensor& slot, bool) {
+    const auto saved = adapter.saved.find(name);
+    fill(slot.detach(), saved == adapter.saved.end() ? Tensor() : saved->second, name, where);
+  });
 }
 
 void detach_adapters(CausalLM& model) {
-  for (Linear* linear : model.linears()) linear->lora.reset();
+  for (const AdapterSlot& slot : adapter_slots(model)) slot.lora->reset();
+  for (Linear* linear : model.linears()) {
+    linear->ia3.reset();
+    if (model.originals.contains(linear->name + ".weight")) linear->trained = Tensor();
+  }
+  const auto put_back = [&](const std::string& name, Tensor& tensor) {
+    const auto original = model.originals.find(name);
+    if (original != model.originals.end()) tensor = original->second;
+  };
+  for (Linear* linear : model.linears()) put_back(linear->name + ".bias", linear->bias);
+  model.visit_other_tensors(
+      [&](const std::string& name, Tensor& tensor, bool) { put_back(name, tensor); });
+  if (model.config.tie_word_embeddings) model.lm_head = Tensor();
+  model.originals.clear();
+  model.modules_to_save.clear();
 }
 
 }  // namespace finetune

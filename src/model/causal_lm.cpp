@@ -6,6 +6,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
 
@@ -14,6 +15,10 @@ namespace finetune {
 Tensor CausalLM::embed(const Tensor& input_ids, std::span<const std::int64_t> starts,
                        const KvCache* cache) const {
   Tensor x = at::embedding(embed_tokens, input_ids).to(compute_dtype);
+  if (embed_lora) {
+    const Tensor inner = at::embedding(embed_lora->whole_a().t(), input_ids);  // [N, R]
+    x = x + (at::matmul(inner, embed_lora->whole_b().t()) * embed_lora->scaling).to(compute_dtype);
+  }
   if (config.embedding_scale !=
       1.0) {  // rounded to the compute type first, as transformers does for Gemma
     x = x * at::scalar_tensor(config.embedding_scale, x.options().requires_grad(false));
@@ -80,7 +85,7 @@ void CausalLM::visit_other_tensors(
     tensor(part.name + ".weight", part.weight, false);
     tensor(part.name + ".bias", part.bias, false);
   };
-  tensor(config.names.prefix + config.names.embeddings + ".weight", embed_tokens, true);
+  tensor(embeddings_name() + ".weight", embed_tokens, true);
   tensor(config.names.prefix + config.names.positions + ".weight", embed_positions, true);
   for (DecoderLayer& layer : layers) {
     for (Norm* part : {&layer.attention_norm, &layer.attention_out_norm, &layer.attention.q_norm,
@@ -96,7 +101,8 @@ void CausalLM::visit_other_tensors(
 std::int64_t CausalLM::parameter_count() const {
   std::int64_t count = 0;
   for (const Linear* linear : linears()) {
-    count += linear->weight.dense().numel() + (linear->bias.defined() ? linear->bias.numel() : 0);
+    count += linear->weight.out_features() * linear->weight.in_features() +
+             (linear->bias.defined() ? linear->bias.numel() : 0);
   }
   // Visiting hands out references to what training may replace; counting changes nothing.
   const_cast<CausalLM*>(this)->visit_other_tensors(

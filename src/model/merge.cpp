@@ -1,6 +1,7 @@
 #include "finetune/base/error.h"
 #include "finetune/formats/safetensors.h"
 #include "finetune/model/write_model.h"
+#include "model/adapter_slots.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -17,37 +18,113 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::int64_t kProbes = 4;
-constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kWeight = ".weight", kBias = ".bias";
 
-/// The pair that updates the tensor of this name, or nullptr.
-const PeftAdapter::Pair* pair_of(const PeftAdapter& adapter, const std::string& name) {
-  if (!name.ends_with(kWeight)) return nullptr;
-  const auto found = adapter.modules.find(name.substr(0, name.size() - kWeight.size()));
-  return found == adapter.modules.end() ? nullptr : &found->second;
-}
+/// What the adapter makes of the base's tensors.
+class Merger {
+ public:
+  Merger(const PeftAdapter& adapter, const ModelConfig& config) : adapter_(adapter) {
+    embeddings_ = config.names.prefix + config.names.embeddings;
+    head_ = config.names.heads.front();
+    for (const std::string& module : {embeddings_, head_})
+      touches_ends_ = touches_ends_ || adapter.modules.contains(module) ||
+                      adapter.saved.contains(module + std::string(kWeight));
+    untie_ = config.tie_word_embeddings && touches_ends_;
+  }
 
-/// scaling * B A in float32
-Tensor update_of(const PeftAdapter& adapter, const PeftAdapter::Pair& pair) {
-  return at::mm(pair.b.to(at::kFloat), pair.a.to(at::kFloat)).mul_(adapter.config.scaling());
+  /// True when a tied head and its embeddings become different tensors.
+  bool untie() const { return untie_; }
+  const std::string& embeddings() const { return embeddings_; }
+  const std::string& head() const { return head_; }
+
+  bool changes(const std::string& name) const {
+    return adapter_.saved.contains(name) || adapter_.modules.contains(module_of(name, kWeight)) ||
+           adapter_.ia3.contains(module_of(name, kWeight)) || output_factors(name).defined();
+  }
+
+  /// The tensor of this name with the adapter in it, float32.
+  Tensor merged(const std::string& name, const Tensor& stored) const {
+    const auto saved = adapter_.saved.find(name);
+    if (saved != adapter_.saved.end()) return saved->second.to(at::kFloat);
+    if (const Tensor factors = output_factors(name); factors.defined())
+      return stored.to(at::kFloat) * factors.flatten().to(at::kFloat);
+    const Linear linear = live(name, stored);
+    return is_embedding(name) ? merged_weight(stored.t(), linear).t()
+                              : merged_weight(stored, linear);
+  }
+
+  /// The module of a weight with its adapter, over the float32 base; of embeddings the transpose.
+  Linear live(const std::string& name, const Tensor& stored) const {
+    const std::string module = module_of(name, kWeight);
+    const Tensor weight = is_embedding(name) ? stored.t() : stored;
+    Linear linear;
+    linear.name = module;
+    linear.weight = FrozenWeight(weight.to(at::kFloat).contiguous());
+    if (const auto lora = adapter_.modules.find(module); lora != adapter_.modules.end())
+      linear.lora = lora_of(adapter_, lora->second, weight, at::kCPU);
+    if (const auto ia3 = adapter_.ia3.find(module); ia3 != adapter_.ia3.end())
+      linear.ia3 = Ia3{ia3->second.to(at::kFloat), ia3->second.size(0) == 1};
+    return linear;
+  }
+
+  bool is_embedding(const std::string& name) const {
+    const auto lora = adapter_.modules.find(module_of(name, kWeight));
+    return lora != adapter_.modules.end() && lora->second.embedding;
+  }
+
+ private:
+  static std::string module_of(const std::string& name, std::string_view ending) {
+    return name.ends_with(ending) ? name.substr(0, name.size() - ending.size()) : "";
+  }
+
+  /// (IA)3 on the output scales the bias too.
+  Tensor output_factors(const std::string& name) const {
+    const auto ia3 = adapter_.ia3.find(module_of(name, kBias));
+    return ia3 == adapter_.ia3.end() || ia3->second.size(0) == 1 ? Tensor() : ia3->second;
+  }
+
+  const PeftAdapter& adapter_;
+  std::string embeddings_, head_;
+  bool touches_ends_ = false, untie_ = false;
+};
+
+std::string shape_problem(const std::string& module, const Tensor& weight,
+                          const std::vector<std::int64_t>& needed, const char* what) {
+  if (weight.sizes().vec() == needed) return "";
+  return fmt::format("{}: the model's weight is {}, the {} of the adapter {}", module,
+                     format_shape(weight.sizes().vec()), what, format_shape(needed));
 }
 
 void check_fits(const fs::path& base, const std::map<std::string, Tensor>& weights,
                 const PeftAdapter& adapter) {
   std::vector<std::string> problems;
-  for (const auto& [module, pair] : adapter.modules) {
-    const auto found = weights.find(module + std::string(kWeight));
-    const std::vector<std::int64_t> shape = {pair.b.size(0), pair.a.size(1)};
-    if (found == weights.end()) {
-      problems.push_back(fmt::format("{}: this model has no such linear", module));
-    } else if (found->second.sizes().vec() != shape) {
-      problems.push_back(
-          fmt::format("{}: the model's weight is {}, the update of lora_A and lora_B is {}", module,
-                      format_shape(found->second.sizes().vec()), format_shape(shape)));
-    }
+  const auto check = [&](const std::string& name, const auto& problem_of) {
+    const auto found = weights.find(name);
+    const std::string problem = found == weights.end() ? name + ": this model has no such tensor"
+                                                       : problem_of(found->second);
+    if (!problem.empty()) problems.push_back(problem);
+  };
+  for (const auto& [module, lora] : adapter.modules) {
+    std::vector<std::int64_t> shape = {lora.b.size(0), lora.a.size(1)};
+    if (lora.embedding) std::swap(shape[0], shape[1]);
+    check(module + std::string(kWeight),
+          [&](const Tensor& weight) { return shape_problem(module, weight, shape, "update"); });
+  }
+  for (const auto& [module, factors] : adapter.ia3) {
+    check(module + std::string(kWeight), [&](const Tensor& weight) {
+      std::vector<std::int64_t> shape = weight.sizes().vec();
+      shape[factors.size(0) == 1 ? 1 : 0] = factors.numel();
+      return shape_problem(module, weight, shape, "scaled weight");
+    });
+  }
+  for (const auto& [name, tensor] : adapter.saved) {
+    check(name, [&](const Tensor& weight) {
+      return shape_problem(name, weight, tensor.sizes().vec(), "tensor");
+    });
   }
   if (problems.empty()) return;
   fail(ErrorKind::model, "the adapter does not fit {}:\n{}\nIt was trained on: {}", base.string(),
-       join_problems(problems), adapter.config.base_model_name_or_path);
+       join_problems(problems), adapter.base_model_name_or_path);
 }
 
 double half_ulp(at::ScalarType dtype) {
@@ -59,21 +136,23 @@ double half_ulp(at::ScalarType dtype) {
 /// Compares a reopened folder with base and adapter.
 class MergeCheck {
  public:
-  MergeCheck(std::map<std::string, Tensor> base, const PeftAdapter& adapter, const fs::path& output)
+  MergeCheck(std::map<std::string, Tensor> base, const Merger& merger, const fs::path& output)
       : base_(std::move(base)),
         merged_(read_model_tensors(output)),
-        adapter_(adapter),
+        merger_(merger),
         output_(output) {}
 
   MergeReport run() {
     for (const auto& [name, tensor] : base_) {
       ++report_.tensors;
-      const PeftAdapter::Pair* pair = pair_of(adapter_, name);
-      if (pair != nullptr) {
-        check_merged(name, *pair);
-      } else {
+      if (!merged_.contains(name)) wrong(name, "is not there");
+      if (!merger_.changes(name)) {
         check_copied(name);
+        continue;
       }
+      ++report_.merged;
+      if (name.ends_with(kWeight) && tensor.dim() == 2) check_products(name);
+      check_values(name);
     }
     if (update_square_ > 0) report_.lost_to_rounding = std::sqrt(lost_square_ / update_square_);
     return report_;
@@ -86,29 +165,38 @@ class MergeCheck {
       wrong(name, "differs from the base");
   }
 
-  /// y = W' x against W x + s B (A x), which is what the live adapter computes. Rounding W' to its
-  /// type may change y by half an ulp of |W'| |x|; summing in float32 by a little more.
-  void check_merged(const std::string& name, const PeftAdapter::Pair& pair) {
-    ++report_.merged;
-    const Tensor stored = merged_.at(name), weight = stored.to(at::kFloat),
-                 base = base_.at(name).to(at::kFloat);
+  /// The products of the stored weight against those of base and live adapter. Rounding the weight
+  /// W' to its type may change a product by half an ulp of |W'| |x|; summing in float32 by a little
+  /// more.
+  void check_products(const std::string& name) {
+    const Linear linear = merger_.live(name, base_.at(name));
+    if (!linear.lora && !linear.ia3) return;
+    const Tensor& stored = merged_.at(name);
+    const Tensor weight =
+        (merger_.is_embedding(name) ? stored.t() : stored).to(at::kFloat).contiguous();
     const Tensor x =
-        at::empty({weight.size(1), kProbes}, at::kFloat)
+        at::empty({kProbes, weight.size(1)}, at::kFloat)
             .normal_(0.0, 1.0, at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{7}));
-    const Tensor live =
-        at::mm(base, x) +
-        at::mm(pair.b.to(at::kFloat), at::mm(pair.a.to(at::kFloat), x)) * adapter_.config.scaling();
-    const Tensor difference = (at::mm(weight, x) - live).abs();
-    const Tensor scale = at::mm(weight.abs() + base.abs(), x.abs());
+    const Tensor live = linear.forward(x, {});
+    const Tensor difference = (at::mm(x, weight.t()) - live).abs();
+    const Tensor scale = at::mm(x.abs(), (weight.abs() + linear.weight.dense().abs()).t());
     const double allowed = 2.0 * half_ulp(stored.scalar_type()) + 1e-5;
     if (!difference.le(scale * allowed).all().item<bool>())
       wrong(name, "does not give what base and adapter give");
     const double relative =
         difference.max().item<double>() / std::max(live.abs().max().item<double>(), 1e-30);
     report_.largest_difference = std::max(report_.largest_difference, relative);
-    const Tensor update = update_of(adapter_, pair);
-    update_square_ += update.square().sum(at::kDouble).item<double>();
-    lost_square_ += (weight - base - update).square().sum(at::kDouble).item<double>();
+  }
+
+  /// What rounding to the stored type took of the update.
+  void check_values(const std::string& name) {
+    const Tensor base = base_.at(name).to(at::kFloat), exact = merger_.merged(name, base_.at(name)),
+                 stored = merged_.at(name).to(at::kFloat);
+    const double allowed = 2.0 * half_ulp(merged_.at(name).scalar_type());
+    if (!(stored - exact).abs().le(exact.abs() * allowed + 1e-30).all().item<bool>())
+      wrong(name, "is not base and adapter together");
+    update_square_ += (exact - base).square().sum(at::kDouble).item<double>();
+    lost_square_ += (stored - exact).square().sum(at::kDouble).item<double>();
   }
 
   [[noreturn]] void wrong(const std::string& name, const char* what) const {
@@ -117,7 +205,7 @@ class MergeCheck {
   }
 
   std::map<std::string, Tensor> base_, merged_;
-  const PeftAdapter& adapter_;
+  const Merger& merger_;
   fs::path output_;
   MergeReport report_;
   double update_square_ = 0, lost_square_ = 0;
@@ -127,13 +215,20 @@ class MergeCheck {
 
 MergeReport merge_adapter(const fs::path& base, const PeftAdapter& adapter, const fs::path& output,
                           std::optional<at::ScalarType> dtype) {
+  const Merger merger(adapter, read_model_config(base));
   std::map<std::string, Tensor> weights = read_model_tensors(base);
+  if (merger.untie()) {
+    const std::string embeddings = merger.embeddings() + std::string(kWeight),
+                      head = merger.head() + std::string(kWeight);
+    if (!weights.contains(head)) weights[head] = weights[embeddings];
+    if (!weights.contains(embeddings)) weights[embeddings] = weights[head];
+  }
   check_fits(base, weights, adapter);
-  write_model_folder(base, output, dtype, [&](const std::string& name, const Tensor& stored) {
-    const PeftAdapter::Pair* pair = pair_of(adapter, name);
-    return pair == nullptr ? stored : stored.to(at::kFloat).add(update_of(adapter, *pair));
-  });
-  return MergeCheck(std::move(weights), adapter, output).run();
+  const auto change = [&](const std::string& name, const Tensor& stored) {
+    return merger.changes(name) ? merger.merged(name, stored) : stored;
+  };
+  write_model_folder(base, output, {change, dtype, merger.untie()});
+  return MergeCheck(std::move(weights), merger, output).run();
 }
 
 }  // namespace finetune

@@ -1,65 +1,136 @@
 #include "finetune/base/error.h"
 #include "finetune/model/adapters.h"
+#include "model/adapter_slots.h"
 
+#include <algorithm>
 #include <regex>
 
 namespace finetune {
 
 namespace {
 
-/// Takes what the pattern matches, as float32 masters of autograd.
-class Unfreezer {
- public:
-  explicit Unfreezer(const std::string& pattern) : pattern_(pattern), all_(pattern.empty()) {}
+/// Where a weight can be trained: its slot, and how its values are got.
+struct Weight {
+  std::string name;
+  Tensor* slot;          // of a linear's weight the place of its trained copy
+  const Linear* linear;  // whose weight it is, else nullptr
+  bool decays;
 
-  bool matches(const std::string& name) const { return all_ || std::regex_match(name, pattern_); }
-
-  void take(const std::string& name, Tensor& slot, bool decays) {
-    if (slot.defined() && matches(name)) add(name, slot, slot, decays);
+  void train() const {
+    const Tensor value = linear != nullptr ? linear->weight.dense() : *slot;
+    *slot = value.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
   }
-
-  void take_linear(Linear& linear) {
-    if (matches(linear.name + ".weight"))
-      add(linear.name + ".weight", linear.trained, linear.weight.dense(), true);
-    take(linear.name + ".bias", linear.bias, false);
-  }
-
-  std::vector<TrainableParameter> list;
-
- private:
-  void add(const std::string& name, Tensor& slot, const Tensor& value, bool decays) {
-    slot = value.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-    list.push_back({name, &slot, decays});
-  }
-
-  std::regex pattern_;
-  bool all_;
 };
+
+/// Every tensor of the base model; a tied head is one with the embeddings.
+std::vector<Weight> weights_of(CausalLM& model) {
+  std::vector<Weight> weights;
+  for (Linear* linear : model.linears()) {
+    weights.push_back({linear->name + ".weight", &linear->trained, linear, true});
+    if (linear->bias.defined())
+      weights.push_back({linear->name + ".bias", &linear->bias, nullptr, false});
+  }
+  model.visit_other_tensors([&](const std::string& name, Tensor& tensor, bool decays) {
+    weights.push_back({name, &tensor, nullptr, decays});
+  });
+  return weights;
+}
+
+/// PEFT's rule: a module whose name ends in the text, or any module inside one.
+bool saves(const std::string& wanted, const std::string& tensor) {
+  for (std::size_t end = tensor.rfind('.'); end != std::string::npos && end > 0;
+       end = tensor.rfind('.', end - 1)) {
+    if (std::string_view(tensor).substr(0, end).ends_with(wanted)) return true;
+  }
+  return false;
+}
+
+/// A tied head or embedding that is trained becomes a tensor of its own, as with PEFT.
+void untie_for(CausalLM& model, const std::vector<std::string>& names) {
+  if (!model.tied()) return;
+  for (const std::string& name : names) {
+    if (saves(name, model.embeddings_name() + ".weight") ||
+        saves(name, model.head_name + ".weight")) {
+      model.lm_head = model.embed_tokens;
+      return;
+    }
+  }
+}
 
 }  // namespace
 
-std::vector<TrainableParameter> lora_parameters(CausalLM& model) {
-  std::vector<TrainableParameter> list;
-  for (Linear* linear : model.linears()) {
-    if (!linear->lora) continue;
-    list.push_back({linear->name + ".lora_A.weight", &linear->lora->a, true});
-    list.push_back({linear->name + ".lora_B.weight", &linear->lora->b, true});
+void train_modules(CausalLM& model, const std::vector<std::string>& names) {
+  if (names.empty()) return;
+  untie_for(model, names);
+  const std::vector<Weight> weights = weights_of(model);
+  for (const std::string& wanted : names) {
+    const bool found = std::any_of(weights.begin(), weights.end(), [&](const Weight& weight) {
+      return saves(wanted, weight.name);
+    });
+    if (found) continue;
+    fail(ErrorKind::config,
+         "modules_to_save: no module of this model ends in '{}'; names look like {}, {}, {}",
+         wanted, model.embeddings_name(), model.linears().front()->name, model.head_name);
   }
+  for (const Weight& weight : weights) {
+    if (std::none_of(names.begin(), names.end(),
+                     [&](const std::string& wanted) { return saves(wanted, weight.name); })) {
+      continue;
+    }
+    if (weight.linear != nullptr && (weight.linear->lora || weight.linear->ia3)) {
+      fail(ErrorKind::config,
+           "{} is in both target_modules and modules_to_save; leave it out of one of them",
+           weight.linear->name);
+    }
+    model.originals[weight.name] = weight.linear != nullptr ? Tensor() : *weight.slot;
+    weight.train();
+  }
+  model.modules_to_save = names;
+}
+
+void visit_trained_modules(
+    CausalLM& model,
+    const std::function<void(const std::string& name, Tensor& slot, bool decays)>& visit) {
+  if (model.originals.empty()) return;
+  for (const Weight& weight : weights_of(model)) {
+    if (model.originals.contains(weight.name)) visit(weight.name, *weight.slot, weight.decays);
+  }
+}
+
+std::vector<TrainableParameter> adapter_parameters(CausalLM& model) {
+  std::vector<TrainableParameter> list;
+  for (const AdapterSlot& slot : adapter_slots(model)) {
+    if (slot.linear != nullptr && slot.linear->ia3)
+      list.push_back({slot.name + ".ia3_l", &slot.linear->ia3->factors, true});
+    if (!*slot.lora || (*slot.lora)->a.numel() == 0) continue;
+    Lora& lora = **slot.lora;
+    const char* ending = slot.embedding ? "" : ".weight";
+    const std::string stem = slot.name + (slot.embedding ? ".lora_embedding_" : ".lora_");
+    list.push_back({stem + "A" + ending, &lora.a, true});
+    list.push_back({stem + "B" + ending, &lora.b, true});
+    if (lora.magnitude.defined())
+      list.push_back({slot.name + ".lora_magnitude_vector", &lora.magnitude, true});
+  }
+  visit_trained_modules(model, [&](const std::string& name, Tensor& slot, bool decays) {
+    list.push_back({name, &slot, decays});
+  });
   return list;
 }
 
 std::vector<TrainableParameter> unfreeze(CausalLM& model, const std::string& pattern) {
-  Unfreezer unfreezer(pattern);
-  for (Linear* linear : model.linears()) unfreezer.take_linear(*linear);
-  model.visit_other_tensors([&](const std::string& name, Tensor& tensor, bool decays) {
-    unfreezer.take(name, tensor, decays);
-  });
-  if (unfreezer.list.empty()) {
+  const std::regex regex(pattern);
+  std::vector<TrainableParameter> list;
+  for (const Weight& weight : weights_of(model)) {
+    if (!pattern.empty() && !std::regex_match(weight.name, regex)) continue;
+    weight.train();
+    list.push_back({weight.name, weight.slot, weight.decays});
+  }
+  if (list.empty()) {
     fail(ErrorKind::config,
          "trainable_modules: '{}' matches no parameter; names look like {}.weight", pattern,
          model.linears().empty() ? model.norm.name : model.linears().front()->name);
   }
-  return unfreezer.list;
+  return list;
 }
 
 }  // namespace finetune

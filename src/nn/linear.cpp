@@ -6,11 +6,15 @@
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <cmath>
 
 namespace finetune {
 
@@ -104,21 +108,82 @@ class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
   }
 };
 
+/// DoRA: g (W + s B A) x with g = magnitude / |rows of W + s B A|, whose norm is constant to
+/// autograd. Dropout acts on the update's input alone: W x + (g - 1) W d(x) + g s B A d(x), as in
+/// PEFT.
+Tensor dora_forward(const Linear& linear, const Tensor& x, const std::optional<Tensor>& bias,
+                    const LoraCall& call) {
+  const Lora& lora = *linear.lora;
+  const Tensor updated = linear.weight.dense().to(at::kFloat).add(delta_weight(lora));
+  const Tensor gain =
+      (lora.magnitude / at::linalg_vector_norm(updated, 2, {1})).to(x.scalar_type());
+  const LoraCall plain{call.weight, call.scaling, 0.0, 0};
+  if (call.dropout == 0.0) {
+    const Tensor y =
+        LoraLinear::apply(x, std::nullopt, lora.whole_a(), lora.whole_b(), plain) * gain;
+    return bias ? y + *bias : y;
+  }
+  const Tensor dropped = x * dropout_mask(x, call.dropout, call.seed);
+  return FrozenLinear::apply(x - dropped, bias, call.weight) +
+         LoraLinear::apply(dropped, std::nullopt, lora.whole_a(), lora.whole_b(), plain) * gain;
+}
+
+Tensor adapted_forward(const Linear& linear, const Tensor& x, const std::optional<Tensor>& bias,
+                       const ForwardContext& context) {
+  if (!linear.lora) return FrozenLinear::apply(x, bias, &linear.weight);
+  const Lora& lora = *linear.lora;
+  const LoraCall call{&linear.weight, lora.scaling, context.training ? lora.dropout : 0.0,
+                      mix_seed({context.seed, linear.index})};
+  if (lora.magnitude.defined()) return dora_forward(linear, x, bias, call);
+  return LoraLinear::apply(x, bias, lora.whole_a(), lora.whole_b(), call);
+}
+
 }  // namespace
+
+Tensor Lora::whole_a() const { return constant_a.defined() ? at::cat({a, constant_a}, 0) : a; }
+
+Tensor Lora::whole_b() const { return constant_b.defined() ? at::cat({b, constant_b}, 1) : b; }
+
+double lora_scaling(double alpha, std::int64_t rank, bool use_rslora) {
+  const auto r = static_cast<double>(rank);
+  return alpha / (use_rslora ? std::sqrt(r) : r);
+}
 
 Tensor Linear::forward(const Tensor& x, const ForwardContext& context) const {
   // Autograd wants an absent tensor as nullopt, not as an undefined one.
   const std::optional<Tensor> b =
       bias.defined() ? std::optional(bias.to(x.scalar_type())) : std::nullopt;
   if (trained.defined()) return at::linear(x, trained.to(x.scalar_type()), b);
-  if (!lora) return FrozenLinear::apply(x, b, &weight);
-  const LoraCall call{&weight, lora->scaling, context.training ? lora->dropout : 0.0,
-                      mix_seed({context.seed, index})};
-  return LoraLinear::apply(x, b, lora->a, lora->b, call);
+  if (!ia3) return adapted_forward(*this, x, b, context);
+  const Tensor factors = ia3->factors.flatten().to(x.scalar_type());
+  return ia3->on_input ? adapted_forward(*this, x * factors, b, context)
+                       : adapted_forward(*this, x, b, context) * factors;
+}
+
+Tensor lora_inner(const Tensor& x, const Lora& lora, const ForwardContext& context,
+                  std::uint64_t index) {
+  const double dropout = context.training ? lora.dropout : 0.0;
+  const Tensor dropped =
+      dropout > 0.0 ? x * dropout_mask(x, dropout, mix_seed({context.seed, index})) : x;
+  return at::matmul(dropped, lora.whole_a().to(x.scalar_type()).t()) * lora.scaling;
 }
 
 Tensor delta_weight(const Lora& lora) {
-  return at::mm(lora.b.detach().to(at::kFloat), lora.a.detach().to(at::kFloat)).mul_(lora.scaling);
+  return at::mm(lora.whole_b().detach().to(at::kFloat), lora.whole_a().detach().to(at::kFloat))
+      .mul_(lora.scaling);
+}
+
+Tensor merged_weight(const Tensor& weight, const Linear& adapted) {
+  Tensor merged = weight.to(at::kFloat);
+  if (adapted.lora) {
+    merged = merged + delta_weight(*adapted.lora);
+    const Tensor& magnitude = adapted.lora->magnitude;
+    if (magnitude.defined()) {
+      const Tensor norm = at::linalg_vector_norm(merged, 2, {1});
+      merged = merged * (magnitude.detach().to(at::kFloat) / norm).unsqueeze(1);
+    }
+  }
+  return adapted.ia3 ? merged * adapted.ia3->factors.detach().to(at::kFloat) : merged;
 }
 
 }  // namespace finetune

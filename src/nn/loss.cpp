@@ -20,10 +20,21 @@ using torch::autograd::variable_list;
 
 namespace {
 
-constexpr std::int64_t kTileElements = 16 << 20;  // logits held at once: 64 MiB of float32
+constexpr std::uint64_t kHeadIndex = ~std::uint64_t{0};  // apart from the linears' in dropout seeds
+constexpr std::int64_t kTileElements = 16 << 20;         // logits held at once: 64 MiB of float32
 
 std::int64_t tile_rows(const Tensor& weight) {
   return std::max<std::int64_t>(1, kTileElements / weight.size(0));
+}
+
+/// Logits of one tile; `inner` [M, R] and `b` [V, R] of the head's adapter, or undefined.
+Tensor tile_logits(const Tensor& hidden, const Head& head, const Tensor& inner, const Tensor& b) {
+  const auto wide = accumulate_type(hidden);
+  Tensor logits = at::mm(hidden, head.weight.to(hidden.scalar_type()).t()).to(wide);
+  if (inner.defined()) logits.add_(at::mm(inner, b.t()));
+  if (head.bias.defined()) logits.add_(head.bias.detach().to(wide));
+  if (head.scale != 1.0) logits.mul_(head.scale);
+  return head.softcap > 0 ? logits.div_(head.softcap).tanh_().mul_(head.softcap) : logits;
 }
 
 /// d loss / d (h W^T) from d loss / d logits, in place.
@@ -35,13 +46,17 @@ Tensor through_scale_and_cap(Tensor gradient, const Tensor& logits, double scale
 class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight,
-                        const std::optional<Tensor>& bias, const Tensor& targets, double scale,
+                        const std::optional<Tensor>& bias, const std::optional<Tensor>& inner,
+                        const std::optional<Tensor>& lora_b, const Tensor& targets, double scale,
                         double softcap) {
     const auto wide = accumulate_type(hidden);
     const Head head{weight.to(hidden.scalar_type()), bias.value_or(Tensor()), scale, softcap};
     const Tensor& w = head.weight;
+    const Tensor b = lora_b ? lora_b->to(hidden.scalar_type()) : Tensor();
     Tensor sum = at::zeros({}, hidden.options().dtype(wide));
     Tensor dhidden = at::empty_like(hidden);
+    Tensor dinner = inner ? at::empty_like(*inner) : Tensor();
+    Tensor db = inner ? at::zeros_like(*lora_b, lora_b->options().dtype(wide)) : Tensor();
     // In the wide type: a half type would lose what later tiles add.
     Tensor dweight = weight.requires_grad() ? at::zeros_like(w, w.options().dtype(wide)) : Tensor();
     Tensor dbias = bias && bias->requires_grad()
@@ -52,7 +67,8 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
       const std::int64_t count = std::min(rows, hidden.size(0) - begin);
       const Tensor h = hidden.narrow(0, begin, count);
       const Tensor t = targets.narrow(0, begin, count).unsqueeze(1);
-      Tensor logits = head_logits(h, head);  // [m, V]
+      const Tensor low = inner ? inner->narrow(0, begin, count) : Tensor();
+      Tensor logits = tile_logits(h, head, low, b);  // [m, V]
       const Tensor lse = at::logsumexp(logits, {-1}, true);
       sum.add_(lse.sum() - logits.gather(1, t).sum());
       Tensor p =
@@ -62,10 +78,12 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
       if (dbias.defined()) dbias.add_(p.sum(0));
       p = p.to(hidden.scalar_type());
       dhidden.narrow(0, begin, count).copy_(at::mm(p, w));
+      if (inner) dinner.narrow(0, begin, count).copy_(at::mm(p, b));
+      if (inner) db.add_(at::mm(p.t(), low));
       if (dweight.defined() && w.scalar_type() == wide) dweight.addmm_(p.t(), h);
       if (dweight.defined() && w.scalar_type() != wide) dweight.add_(at::mm(p.t(), h));
     }
-    ctx->save_for_backward({dhidden, dweight, dbias});
+    ctx->save_for_backward({dhidden, dweight, dbias, dinner, db});
     return sum;
   }
 
@@ -74,23 +92,29 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
     const auto scaled = [&](const Tensor& gradient) {
       return gradient.defined() ? gradient.mul(grads[0].to(gradient.scalar_type())) : Tensor();
     };
-    return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), Tensor(), Tensor(), Tensor()};
+    return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), scaled(saved[3]),
+            scaled(saved[4]), Tensor(),         Tensor(),         Tensor()};
   }
 };
 
 }  // namespace
 
 Tensor head_logits(const Tensor& hidden, const Head& head) {
-  const auto wide = accumulate_type(hidden);
-  Tensor logits = at::mm(hidden, head.weight.to(hidden.scalar_type()).t()).to(wide);
-  if (head.bias.defined()) logits.add_(head.bias.detach().to(wide));
-  if (head.scale != 1.0) logits.mul_(head.scale);
-  return head.softcap > 0 ? logits.div_(head.softcap).tanh_().mul_(head.softcap) : logits;
+  if (!head.lora) return tile_logits(hidden, head, {}, {});
+  return tile_logits(hidden, head, lora_inner(hidden, *head.lora, {}, 0),
+                     head.lora->whole_b().to(hidden.scalar_type()));
 }
 
-Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& targets) {
-  const std::optional<Tensor> bias = head.bias.defined() ? std::optional(head.bias) : std::nullopt;
-  return CrossEntropySum::apply(hidden, head.weight, bias, targets, head.scale, head.softcap);
+Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& targets,
+                         const ForwardContext& context) {
+  std::optional<Tensor> bias, inner, lora_b;  // autograd wants an absent tensor as nullopt
+  if (head.bias.defined()) bias = head.bias;
+  if (head.lora) {
+    inner = lora_inner(hidden, *head.lora, context, kHeadIndex);
+    lora_b = head.lora->whole_b();
+  }
+  return CrossEntropySum::apply(hidden, head.weight, bias, inner, lora_b, targets, head.scale,
+                                head.softcap);
 }
 
 TokenScores score_tokens(const Tensor& hidden, const Head& head, const Tensor& targets) {

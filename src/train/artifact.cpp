@@ -15,13 +15,8 @@ namespace finetune {
 
 namespace fs = std::filesystem;
 
-Artifact::Artifact(Method method, const CausalLM& model, const FlatParameters& parameters,
-                   fs::path base)
+Artifact::Artifact(Method method, CausalLM& model, const FlatParameters& parameters, fs::path base)
     : method_(method), model_(model), parameters_(parameters), base_(std::move(base)) {}
-
-std::string Artifact::embeddings_name() const {
-  return model_.config.names.prefix + model_.config.names.embeddings + ".weight";
-}
 
 std::string Artifact::weights_file() const {
   return method_ == Method::full ? kModelWeightsFile : kAdapterWeightsFile;
@@ -40,35 +35,29 @@ void Artifact::save_exact(const fs::path& folder) const {
 }
 
 void Artifact::save_adapter(const fs::path& folder) const {
-  PeftLoraConfig config = lora_config_of(model_);
-  config.base_model_name_or_path = base_.string();
-  write_safetensors(folder / kAdapterWeightsFile, peft_tensors(lora_pairs_of(model_)),
-                    {{"format", "pt"}});
-  write_file_atomically(folder / kAdapterConfigFile, peft_config_json(config));
+  PeftAdapter adapter = adapter_of(model_);
+  adapter.base_model_name_or_path = base_.string();
+  write_safetensors(folder / kAdapterWeightsFile, peft_tensors(adapter), {{"format", "pt"}});
+  write_file_atomically(folder / kAdapterConfigFile, peft_config_json(adapter));
 }
 
 void Artifact::save_model(const fs::path& folder, std::optional<at::ScalarType> dtype) const {
   const auto& trained = parameters_.by_name();
-  write_model_folder(base_, folder, dtype, [&](const std::string& name, const Tensor& stored) {
+  const auto change = [&](const std::string& name, const Tensor& stored) {
     const bool tied_head = model_.tied() && name == model_.head_name + ".weight";
-    const auto found = trained.find(tied_head ? embeddings_name() : name);
+    const auto found = trained.find(tied_head ? model_.embeddings_name() + ".weight" : name);
     return found == trained.end() ? stored : found->second.cpu();
-  });
+  };
+  write_model_folder(base_, folder, {change, dtype});
 }
 
 void Artifact::load_exact(const fs::path& folder) const {
   const at::NoGradGuard no_grad;
-  std::map<std::string, Tensor> saved;
-  if (method_ == Method::full) {
-    saved = read_model_tensors(folder);
-    if (!saved.contains(embeddings_name()))
-      saved[embeddings_name()] = saved[model_.head_name + ".weight"];
-  } else {
-    for (const auto& [module, pair] : read_peft_adapter(folder).modules) {
-      saved[module + ".lora_A.weight"] = pair.a;
-      saved[module + ".lora_B.weight"] = pair.b;
-    }
-  }
+  if (method_ != Method::full)
+    return restore_adapter(model_, read_peft_adapter(folder), folder.string());
+  std::map<std::string, Tensor> saved = read_model_tensors(folder);
+  const std::string embeddings = model_.embeddings_name() + ".weight";
+  if (!saved.contains(embeddings)) saved[embeddings] = saved[model_.head_name + ".weight"];
   for (const auto& [name, value] : parameters_.by_name()) {
     const auto found = saved.find(name);
     if (found == saved.end() || !found->second.defined() ||

@@ -15,7 +15,7 @@ namespace finetune {
 class Artifact {
  public:
   /// `base`: the folder the model came from, as the user gave it.
-  Artifact(Method method, const CausalLM& model, const FlatParameters& parameters,
+  Artifact(Method method, CausalLM& model, const FlatParameters& parameters,
            std::filesystem::path base);
 
   /// For the user. `full`: in the type the base is stored in, with its tokenizer.
@@ -29,12 +29,11 @@ class Artifact {
   std::string weights_file() const;
 
  private:
-  std::string embeddings_name() const;
   void save_adapter(const std::filesystem::path& folder) const;
   void save_model(const std::filesystem::path& folder, std::optional<at::ScalarType> dtype) const;
 
   Method method_;
-  const CausalLM& model_;
+  CausalLM& model_;
   const FlatParameters& parameters_;
   std::filesystem::path base_;
 };

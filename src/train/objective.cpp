@@ -13,9 +13,9 @@ LossSum sft_objective(const CausalLM& model, const Batch& batch, const ForwardCo
   ForwardContext collecting = context;
   if (moe.aux_loss_coef > 0) collecting.router_logits = &router_logits;
   const Tensor hidden = model.hidden_states(batch.input_ids, batch.starts, collecting);
-  LossSum loss{
-      cross_entropy_sum(hidden.index_select(0, batch.target_rows), model.head(), batch.targets),
-      batch.supervised_tokens()};
+  LossSum loss{cross_entropy_sum(hidden.index_select(0, batch.target_rows), model.head(),
+                                 batch.targets, context),
+               batch.supervised_tokens()};
   if (!router_logits.empty()) {  // as a mean over tokens: a micro-batch counts by its tokens, as
                                  // its cross-entropy does
     const double weight = moe.aux_loss_coef * static_cast<double>(loss.count);

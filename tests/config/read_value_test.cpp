@@ -129,7 +129,7 @@ TEST(InitLoraWeights, EverySpelling) {
   EXPECT_EQ(init("pissa").kind, Kind::pissa);
   EXPECT_EQ(init("runs/before"), (LoraInit{Kind::adapter, "runs/before"}));
   EXPECT_CONTAINS(config_error([&] { init("false"); }),
-                  "expected true, gaussian, pissa, or the folder of an adapter");
+                  "expected true, gaussian, pissa, olora, loftq, or the folder of an adapter");
 }
 
 TEST(Maps, OfNamesToNumbers) {

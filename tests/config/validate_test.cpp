@@ -54,7 +54,8 @@ TEST_P(NotInThisVersion, IsRefusedNotIgnored) {
 INSTANTIATE_TEST_SUITE_P(
     All, NotInThisVersion,
     ::testing::Values(
-        Missing{"method: adapter", "method: adapter is not in this version; it has: lora, full"},
+        Missing{"method: adapter",
+                "method: adapter is not in this version; it has: lora, full, ia3"},
         Missing{"stage: dpo", "stage: dpo is not in this version; it has: sft"},
         Missing{"quantization: nf4", "quantization: nf4 is not in this version; it has: none"},
         Missing{"load_in_8bit: true", "quantization: int8 is not in this version"},
@@ -63,13 +64,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "gradient_checkpointing: true is not in this version"},
         Missing{"neftune_noise_alpha: 5", "neftune_noise_alpha: 5 is not in this version"},
         Missing{"label_smoothing: 0.1", "label_smoothing: 0.1 is not in this version"},
-        Missing{"rank_pattern: {q_proj: 4}",
-                "rank_pattern: {q_proj: 4} is not in this version; leave it out"},
-        Missing{"alpha_pattern: {q_proj: 4}", "alpha_pattern: {q_proj: 4} is not in this version"},
-        Missing{"modules_to_save: [lm_head]", "modules_to_save: [lm_head] is not in this version"},
-        Missing{"use_dora: true", "use_dora: true is not in this version"},
         Missing{"loraplus_lr_ratio: 16", "loraplus_lr_ratio: 16 is not in this version"},
-        Missing{"init_lora_weights: pissa", "init_lora_weights: pissa is not in this version"},
         Missing{"prefix_sharing: on", "prefix_sharing: on is not in this version"},
         Missing{"reference_adapter: runs/a",
                 "reference_adapter: runs/a is not in this version; leave it out"},

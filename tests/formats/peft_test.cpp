@@ -6,6 +6,7 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -65,58 +66,80 @@ TEST_F(Peft, ReadsConfigurationAndPairs) {
                   {"init_lora_weights", "gaussian"}});
   write();
   const PeftAdapter adapter = read_peft_adapter(folder_.path());
-  EXPECT_EQ(adapter.config.r, 2);
-  EXPECT_EQ(adapter.config.lora_alpha, 6.0);
-  EXPECT_EQ(adapter.config.lora_dropout, 0.25);
-  EXPECT_EQ(adapter.config.base_model_name_or_path, "base");
-  EXPECT_TRUE(adapter.config.use_rslora);
+  EXPECT_EQ(adapter.modules.at(kModule).rank(), 2);
+  EXPECT_EQ(adapter.modules.at(kModule).alpha, 6.0);
+  EXPECT_EQ(adapter.lora_dropout, 0.25);
+  EXPECT_EQ(adapter.base_model_name_or_path, "base");
+  EXPECT_TRUE(adapter.use_rslora);
   ASSERT_EQ(adapter.modules.size(), 1U);
   EXPECT_TRUE(at::equal(adapter.modules.at(kModule).a, tensors_.begin()->second));
   EXPECT_TRUE(at::equal(adapter.modules.at(kModule).b, tensors_.rbegin()->second));
 }
 
+PeftAdapter small_adapter() {
+  PeftAdapter adapter;
+  adapter.target_modules = {"q_proj", "v_proj"};
+  adapter.modules[kModule] = {at::arange(6, at::kFloat).view({2, 3}), at::zeros({4, 2}), {}, 2.5};
+  return adapter;
+}
+
 TEST(PeftScaling, IsAlphaOverRankOrItsRoot) {
-  PeftLoraConfig config;
-  config.r = 16;
-  config.lora_alpha = 8;
-  EXPECT_EQ(config.scaling(), 0.5);
-  config.use_rslora = true;
-  EXPECT_EQ(config.scaling(), 2.0);
+  PeftAdapter adapter;
+  const PeftLora lora{at::zeros({16, 3}), at::zeros({4, 16}), {}, 8};
+  EXPECT_EQ(adapter.scaling(lora), 0.5);
+  adapter.use_rslora = true;
+  EXPECT_EQ(adapter.scaling(lora), 2.0);
 }
 
 TEST_F(Peft, ReadsWhatItWrote) {
-  PeftLoraConfig written;
+  PeftAdapter written = small_adapter();
   written.base_model_name_or_path = "models/base \"quoted\"";
-  written.r = 2;
-  written.lora_alpha = 2.5;
   written.lora_dropout = 0.1;
   written.use_rslora = true;
-  written.target_modules = {"q_proj"};
-  const std::map<std::string, PeftAdapter::Pair> modules = {
-      {kModule, {at::arange(6, at::kFloat).view({2, 3}), at::zeros({4, 2})}}};
+  written.modules_to_save = {"lm_head"};
+  written.saved["lm_head.weight"] = at::ones({5, 3});
+  written.modules["model.layers.1.mlp.up_proj"] = {at::ones({3, 3}), at::ones({4, 3}),
+                                                   at::ones({4}), 7};
+  written.modules["model.embed_tokens"] = {at::ones({2, 9}), at::ones({3, 2}), {}, 2.5, true};
   write_file_atomically(folder_.path() / kAdapterConfigFile, peft_config_json(written));
-  const auto tensors = peft_tensors(modules);
-  EXPECT_EQ(tensors.size(), 2U);
+  const auto tensors = peft_tensors(written);
+  EXPECT_EQ(tensors.size(), 8U);
   EXPECT_TRUE(tensors.contains("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"));
+  EXPECT_TRUE(tensors.contains("base_model.model.model.embed_tokens.lora_embedding_A"));
   write_safetensors(folder_.path() / kAdapterWeightsFile, tensors, {});
   const PeftAdapter read = read_peft_adapter(folder_.path());
-  EXPECT_EQ(read.config.base_model_name_or_path, written.base_model_name_or_path);
-  EXPECT_EQ(read.config.r, 2);
-  EXPECT_EQ(read.config.lora_alpha, 2.5);
-  EXPECT_EQ(read.config.lora_dropout, 0.1);
-  EXPECT_TRUE(read.config.use_rslora);
-  EXPECT_TRUE(at::equal(read.modules.at(kModule).a, modules.at(kModule).a));
+  EXPECT_EQ(read.base_model_name_or_path, written.base_model_name_or_path);
+  EXPECT_EQ(read.lora_dropout, 0.1);
+  EXPECT_TRUE(read.use_rslora);
+  EXPECT_TRUE(read.use_dora());
+  ASSERT_EQ(read.modules.size(), 3U);
+  for (const auto& [name, lora] : written.modules) {
+    EXPECT_TRUE(at::equal(read.modules.at(name).a, lora.a)) << name;
+    EXPECT_TRUE(at::equal(read.modules.at(name).b, lora.b)) << name;
+    EXPECT_EQ(read.modules.at(name).alpha, lora.alpha) << name;
+    EXPECT_EQ(read.modules.at(name).embedding, lora.embedding) << name;
+  }
+  EXPECT_TRUE(at::equal(read.saved.at("lm_head.weight"), written.saved.at("lm_head.weight")));
+}
+
+TEST_F(Peft, ReadsIa3) {
+  config_ = {{"peft_type", "IA3"}, {"feedforward_modules", {"down_proj"}}};
+  tensors_ = {{kPrefix + kModule + ".ia3_l", at::ones({4, 1})},
+              {kPrefix + "model.layers.0.mlp.down_proj.ia3_l", at::ones({1, 8})}};
+  write();
+  const PeftAdapter adapter = read_peft_adapter(folder_.path());
+  EXPECT_EQ(adapter.type, PeftAdapter::Type::ia3);
+  EXPECT_EQ(adapter.ia3.size(), 2U);
+  EXPECT_EQ(adapter.feedforward_modules, std::vector<std::string>{"down_proj"});
 }
 
 TEST(PeftConfigJson, HasTheTypesThatPeftWrites) {
-  PeftLoraConfig config;
-  config.r = 4;
-  config.lora_alpha = 32;
-  config.target_modules = {"q_proj", "v_proj"};
-  const json out = json::parse(peft_config_json(config));
+  PeftAdapter adapter = small_adapter();
+  adapter.modules[kModule].alpha = 32;
+  const json out = json::parse(peft_config_json(adapter));
   EXPECT_TRUE(out.at("lora_alpha").is_number_integer());
   EXPECT_EQ(out.at("lora_alpha"), 32);
-  EXPECT_EQ(out.at("r"), 4);
+  EXPECT_EQ(out.at("r"), 2);
   EXPECT_EQ(out.at("peft_type"), "LORA");
   EXPECT_EQ(out.at("task_type"), "CAUSAL_LM");
   EXPECT_EQ(out.at("bias"), "none");
@@ -127,21 +150,36 @@ TEST(PeftConfigJson, HasTheTypesThatPeftWrites) {
 }
 
 TEST_F(Peft, RefusesWhatItWouldComputeWrongly) {
-  expect_refused("peft_type", "IA3", "'peft_type' is \"IA3\"");
+  expect_refused("peft_type", "LOHA", "'peft_type' is \"LOHA\"");
   expect_refused("peft_type", nullptr, "'peft_type' is \"\"");
-  expect_refused("use_dora", true, "'use_dora' is true");
+  expect_refused("use_dora", true, "'use_dora' and the magnitude vectors");
   expect_refused("bias", "all", "'bias' is \"all\"");
-  expect_refused("modules_to_save", json::array({"lm_head"}), "'modules_to_save' is [\"lm_head\"]");
-  expect_refused("rank_pattern", {{"q_proj", 4}}, "'rank_pattern' is {\"q_proj\":4}");
-  expect_refused("alpha_pattern", {{"q_proj", 4}}, "'alpha_pattern' is {\"q_proj\":4}");
+  expect_refused("layer_replication", json::array({1}), "'layer_replication' is [1]");
+  expect_refused("rank_pattern", {{"q_proj", "x"}}, "'rank_pattern' has \"x\" for 'q_proj'");
+  expect_refused("alpha_pattern", {{"q_(proj", 4}}, "no regular expression");
+}
+
+TEST_F(Peft, PatternsNameModulesByTheirEnd) {
+  config_["r"] = 8;
+  config_["rank_pattern"] = {{"proj", 5}, {"q_proj", 2}, {"v_proj", 3}};
+  config_["alpha_pattern"] = {{"self_attn.q_proj", 10}};
+  write();
+  const PeftAdapter adapter = read_peft_adapter(folder_.path());
+  EXPECT_EQ(adapter.modules.at(kModule).alpha, 10);
+  EXPECT_EQ(adapter.scaling(adapter.modules.at(kModule)), 5);
 }
 
 TEST_F(Peft, RefusesInitialisationsThatChangeTheBase) {
   // PEFT repeats these when it loads the adapter: the base weight is then W minus the initial
   // update.
-  for (const char* init : {"pissa", "pissa_niter_16", "olora", "corda", "loftq", "something_new"}) {
+  for (const char* init : {"pissa_niter_16", "corda", "loftq", "something_new"}) {
     expect_refused("init_lora_weights", init,
                    std::string("'init_lora_weights' is \"") + init + "\"");
+  }
+  for (const char* init : {"pissa", "olora"}) {  // which follow from the base weight alone
+    config_["init_lora_weights"] = init;
+    write();
+    EXPECT_EQ(read_peft_adapter(folder_.path()).init_lora_weights, init);
   }
   for (const json& init : {json(true), json(false), json(nullptr), json("gaussian"), json("eva"),
                            json("orthogonal")}) {

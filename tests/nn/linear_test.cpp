@@ -202,5 +202,74 @@ TEST(DeltaWeight, IsWhatMergingAdds) {
   expect_close(merged.forward(x, {}), linear.forward(x, {}), reference::kFloatTolerance, "merged");
 }
 
+TEST(Lora, AConstantPartIsAddedAndNotTrained) {
+  Linear linear = make_linear(true);
+  linear.lora = make_lora(0.7, 0.0);
+  const Tensor x = leaf(reference::random({kN, kI}, 3)), dy = reference::random({kN, kO}, 4);
+  linear.lora->constant_a = reference::random({3, kI}, 5);
+  linear.lora->constant_b = reference::random({kO, 3}, 6);
+  const Tensor &a = linear.lora->a, &b = linear.lora->b;
+  const Tensor expected =
+      at::linear(x, linear.weight.dense(), linear.bias) + 0.7 * x.matmul(a.t()).matmul(b.t()) +
+      0.7 * x.matmul(linear.lora->constant_a.t()).matmul(linear.lora->constant_b.t());
+  const Tensor y = linear.forward(x, {});
+  expect_close(y, expected, reference::kDoubleTolerance, "y");
+  const auto grads = gradients(y, dy, {x, a, b}),
+             expected_grads = gradients(expected, dy, {x, a, b});
+  for (std::size_t i = 0; i < 3; ++i)
+    expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, "gradient");
+}
+
+/// A linear with DoRA in float32, its leaves, and the same product written out; the norm is
+/// constant.
+TEST(Dora, MatchesTheReference) {
+  for (const double dropout : {0.0, 0.3}) {
+    Linear linear = make_linear(true, at::kFloat);
+    linear.lora = make_lora(0.7, dropout);
+    Lora& lora = *linear.lora;
+    lora.a = leaf(lora.a.to(at::kFloat));
+    lora.b = leaf(lora.b.to(at::kFloat));
+    lora.magnitude = leaf(reference::random({kO}, 8, at::kFloat).abs());
+    const Tensor x = leaf(reference::random({kN, kI}, 3, at::kFloat));
+    const Tensor dy = reference::random({kN, kO}, 4, at::kFloat);
+    const ForwardContext context{.training = true, .seed = 9};
+    Linear probe = linear;  // W = 0, A = B = I: shows the mask
+    probe.weight = FrozenWeight(at::zeros({kI, kI}));
+    probe.bias = Tensor();
+    probe.lora = Lora{at::eye(kI), at::eye(kI)};
+    probe.lora->dropout = dropout;
+    const Tensor mask = probe.forward(at::ones({kN, kI}), context);
+
+    const Tensor weight = linear.weight.dense(), dropped = x * mask;
+    const Tensor gain = lora.magnitude / (weight + delta_weight(lora)).norm(2, {1});
+    const Tensor expected = at::linear(x, weight, linear.bias) +
+                            (gain - 1) * dropped.matmul(weight.t()) +
+                            gain * 0.7 * dropped.matmul(lora.a.t()).matmul(lora.b.t());
+    const Tensor y = linear.forward(x, context);
+    expect_close(y, expected, reference::kFloatTolerance, "y");
+    const std::vector<Tensor> leaves = {x, lora.a, lora.b, lora.magnitude};
+    const auto grads = gradients(y, dy, leaves), expected_grads = gradients(expected, dy, leaves);
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+      expect_close(grads[i], expected_grads[i], reference::kFloatTolerance, "gradient");
+  }
+}
+
+TEST(MergedWeight, DoesWhatTheAdaptersDo) {
+  for (const bool on_input : {false, true}) {
+    Linear linear = make_linear(false, at::kFloat);
+    linear.lora = make_lora(0.7, 0.0);
+    linear.lora->a = linear.lora->a.detach().to(at::kFloat);
+    linear.lora->b = linear.lora->b.detach().to(at::kFloat);
+    linear.lora->magnitude = reference::random({kO}, 8, at::kFloat).abs();
+    linear.ia3 = Ia3{reference::random(on_input ? std::vector<std::int64_t>{1, kI}
+                                                : std::vector<std::int64_t>{kO, 1},
+                                       9, at::kFloat),
+                     on_input};
+    const Tensor x = reference::random({kN, kI}, 3, at::kFloat);
+    const Tensor merged = merged_weight(linear.weight.dense(), linear);
+    expect_close(at::linear(x, merged), linear.forward(x, {}), reference::kFloatTolerance, "y");
+  }
+}
+
 }  // namespace
 }  // namespace finetune

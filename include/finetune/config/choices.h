@@ -7,7 +7,7 @@
 namespace finetune {
 
 /// What is trained.
-enum class Method { lora, full, adapter };
+enum class Method { lora, full, adapter, ia3 };
 /// What the loss is.
 enum class Stage { sft, dpo, ipo, orpo, simpo, kto, reward };
 /// How the frozen weights are stored.
@@ -54,8 +54,10 @@ struct Choices;
 
 template <>
 struct Choices<Method> {
-  static constexpr ChoiceWord<Method> words[] = {
-      {Method::lora, "lora"}, {Method::full, "full"}, {Method::adapter, "adapter"}};
+  static constexpr ChoiceWord<Method> words[] = {{Method::lora, "lora"},
+                                                 {Method::full, "full"},
+                                                 {Method::adapter, "adapter"},
+                                                 {Method::ia3, "ia3"}};
 };
 
 template <>

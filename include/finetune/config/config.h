@@ -33,12 +33,15 @@ struct ModuleSelector {
 struct LoraInit {
   enum class Kind {
     standard,  ///< `true`: A is Kaiming uniform, B is zero
-    gaussian,
-    pissa,
-    adapter,  ///< continues the adapter in `path`; rank, alpha and targets come from it
+    gaussian,  ///< A is N(0, 1/rank), B is zero
+    pissa,     ///< the largest singular values of the weight, which the base loses
+    olora,     ///< the first columns of the weight's QR, which the base loses
+    loftq,     ///< the largest singular values of what quantization lost
+    adapter,   ///< continues the adapter in `path`; rank, alpha and targets come from it
   };
   Kind kind = Kind::standard;
   std::string path;
+  std::int64_t pissa_niter = 0;  ///< `pissa_niter_16`: rounds of a fast approximate SVD; 0: exact
 
   bool operator==(const LoraInit&) const = default;
 };
@@ -81,6 +84,7 @@ struct Config {
   bool use_rslora = false;
   bool use_dora = false;
   LoraInit init_lora_weights;
+  std::optional<std::string> stack_on_adapter;  ///< frozen adapter that the new one is trained upon
   double loraplus_lr_ratio = 1;
 
   // Full fine-tuning and bottleneck adapters.
@@ -88,6 +92,7 @@ struct Config {
   std::int64_t adapter_size = 64;
   AdapterActivation adapter_activation = AdapterActivation::gelu;
   AdapterPlacement adapter_placement = AdapterPlacement::pfeiffer;
+  std::vector<std::string> feedforward_modules;  ///< ia3: names of modules scaled at their input
 
   // Data.
   std::vector<DatasetSpec> datasets;
@@ -154,7 +159,8 @@ struct Config {
 
   /// True when the user gave this key (canonical spelling) a value.
   bool is_given(std::string_view key) const;
-  /// learning_rate, or 2e-4 for lora and adapter, 1e-5 for full, 5e-6 for preference stages.
+  /// learning_rate, or 2e-4 for lora and adapter, 3e-3 for ia3, 1e-5 for full, 5e-6 for preference
+  /// stages.
   double resolved_learning_rate() const;
   /// load_best_model_at_end, or true when there are evaluation data.
   bool resolved_load_best_model_at_end() const;

@@ -9,25 +9,27 @@
 
 namespace finetune {
 
-/// Puts new LoRA matrices on the linears that target_modules, exclude_modules and
-/// layers_to_transform select, by PEFT's rules; or, with init_lora_weights: PATH, those of that
-/// adapter, whose rank and alpha then hold. A is Kaiming uniform (+-1/sqrt(in)) or N(0, 1/rank)
-/// (`gaussian`), B is zero. Throws Error(config) for a target that matches nothing, naming the
-/// linears there are.
-void attach_new_lora(CausalLM& model, const Config& config);
+/// Puts what `config` asks for onto the model: new LoRA matrices or (IA)3 factors on the modules
+/// that target_modules, exclude_modules and layers_to_transform select, by PEFT's rules, or with
+/// init_lora_weights: PATH those of that adapter, whose rank, alpha and targets then hold; and
+/// trained copies of modules_to_save. Throws Error(config) for a target that matches nothing,
+/// naming the modules there are.
+void attach_new_adapter(CausalLM& model, const Config& config);
 
-/// Puts a saved adapter onto the linears of the same names, as float32 masters.
+/// Puts a saved adapter onto the modules of the same names, as float32 masters.
 /// Throws Error(model) with every name the model does not have and every shape that does not fit.
 void attach_adapter(CausalLM& model, const PeftAdapter& adapter);
 
-/// What adapter_config.json says of the attached adapter; target_modules are suffixes where these
-/// are exact, else full names.
-PeftLoraConfig lora_config_of(const CausalLM& model);
+/// The attached adapter as it is saved: tensors on the CPU; target_modules are suffixes where these
+/// are exact, else full names. A constant part is in A and B, so the rank may be larger than the
+/// trained one, and the base is the stored one.
+PeftAdapter adapter_of(CausalLM& model);
 
-/// Module name -> A and B, on the CPU, of the attached adapter.
-std::map<std::string, PeftAdapter::Pair> lora_pairs_of(const CausalLM& model);
+/// Copies the values of an adapter that adapter_of() gave back into the attached one. Throws
+/// Error(model) when a tensor is missing or misshapen; `where` is for the message.
+void restore_adapter(CausalLM& model, const PeftAdapter& adapter, const std::string& where);
 
-/// Takes every adapter off.
+/// Takes every adapter off; the model is the base again.
 void detach_adapters(CausalLM& model);
 
 /// A tensor that training changes.
@@ -39,8 +41,8 @@ struct TrainableParameter {
       true;  ///< weight decay applies: not for biases and norms, as in transformers' Trainer
 };
 
-/// The A and B of every attached adapter.
-std::vector<TrainableParameter> lora_parameters(CausalLM& model);
+/// Every tensor of the attached adapter that is trained, under PEFT's names.
+std::vector<TrainableParameter> adapter_parameters(CausalLM& model);
 
 /// Full fine-tuning: turns the weights whose names match `pattern` (end to end; "" matches all)
 /// into trainable float32 copies and lists them. A tied head is one parameter with the embeddings.

@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -62,8 +63,14 @@ class CausalLM {
   Norm norm;
   Tensor lm_head;  ///< [V, C]; undefined when tied: the embeddings then serve, whatever training
                    ///< puts there
-  Tensor lm_head_bias;    ///< [V] or undefined
-  std::string head_name;  ///< "lm_head", as the files call it
+  Tensor lm_head_bias;             ///< [V] or undefined
+  std::string head_name;           ///< "lm_head", as the files call it
+  std::optional<Lora> embed_lora;  ///< of the embeddings: A [R, V], B [C, R], as PEFT has them
+  std::optional<Lora> head_lora;   ///< of the head: A [R, C], B [V, R]
+  /// The tensors that modules_to_save replaced with trained ones, by full name; undefined for the
+  /// weight of a linear, which keeps its own.
+  std::map<std::string, Tensor> originals;
+  std::vector<std::string> modules_to_save;  ///< as the user named them
 
   /// input_ids [N] int64 of a ragged stream -> final hidden states [N, C] (after the last norm).
   Tensor hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,
@@ -73,8 +80,8 @@ class CausalLM {
                        KvCache& cache) const;
   /// What makes logits of the hidden states.
   Head head() const {
-    return {tied() ? embed_tokens : lm_head, lm_head_bias, config.logit_scale,
-            config.logit_softcap};
+    return {tied() ? embed_tokens : lm_head, lm_head_bias, config.logit_scale, config.logit_softcap,
+            head_lora};
   }
 
   /// Every linear of the blocks, in order.
@@ -87,6 +94,8 @@ class CausalLM {
       const std::function<void(const std::string& name, Tensor& tensor, bool decays)>& visit);
 
   bool tied() const { return !lm_head.defined(); }
+  /// "model.embed_tokens" and "lm_head", in this family's names.
+  std::string embeddings_name() const { return config.names.prefix + config.names.embeddings; }
   std::int64_t parameter_count() const;
 
  private:

@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace finetune {
 
@@ -15,16 +16,36 @@ namespace finetune {
 /// ("model.layers.0..."). Weights of linears are [O, I] here, however they are stored.
 using ChangeTensor = std::function<Tensor(const std::string& name, const Tensor& stored)>;
 
-/// Writes a Hugging Face folder like `base`: the same shards, names and order, every tensor changed
-/// by `change`, then stored as `dtype` (absent: the type it had). One tensor is in memory at a
-/// time. config.json, written last, and the tokenizer's files are copied byte for byte, but for the
-/// type's name. Throws Error(model, resource).
+/// How a written folder differs from its base.
+struct ModelChanges {
+  ChangeTensor change;
+  std::optional<at::ScalarType> dtype;  ///< of every floating tensor; absent: the type it had
+  /// The folder ties its head to the embeddings, and the written one is not to: the missing one of
+  /// the two gets a tensor of its own (`change` sees both), and config.json says so.
+  bool untie = false;
+};
+
+/// Writes a Hugging Face folder like `base`: the same shards, names and order, every tensor
+/// changed. One tensor is in memory at a time. config.json, written last, and the tokenizer's files
+/// are copied byte for byte, but for what the changes make untrue. Throws Error(model, resource).
 void write_model_folder(const std::filesystem::path& base, const std::filesystem::path& output,
-                        std::optional<at::ScalarType> dtype, const ChangeTensor& change);
+                        const ModelChanges& changes);
 
 /// Every tensor of a model folder under its full name, mapped; weights of linears are [O, I].
 /// Throws Error(model).
 std::map<std::string, Tensor> read_model_tensors(const std::filesystem::path& folder);
+
+/// How several adapters become one.
+enum class Combination {
+  cat,     ///< the exact sum of the weighted updates; the ranks add up
+  linear,  ///< A and B are summed apart, so the ranks must be equal, and products of different
+           ///< adapters' A and B come in
+};
+
+/// One adapter of several LoRA adapters, as PEFT's add_weighted_adapter makes it; its scaling is 1.
+/// Throws Error(model): DoRA, (IA)3 or modules_to_save among them, or ranks that differ (`linear`).
+PeftAdapter combine_adapters(const std::vector<PeftAdapter>& adapters,
+                             const std::vector<double>& weights, Combination combination);
 
 /// What merging did.
 struct MergeReport {

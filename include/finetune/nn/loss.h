@@ -1,15 +1,18 @@
 #pragma once
 
-#include "finetune/base/tensor.h"
+#include "finetune/nn/linear.h"
+
+#include <optional>
 
 namespace finetune {
 
 /// What turns final hidden states into logits: softcap * tanh((h W^T + bias) * scale / softcap).
 struct Head {
-  Tensor weight;         ///< [V, C]
-  Tensor bias;           ///< [V] or undefined (Phi)
-  double scale = 1.0;    ///< (Granite)
-  double softcap = 0.0;  ///< 0: none (Gemma 2)
+  Tensor weight;                            ///< [V, C]
+  Tensor bias;                              ///< [V] or undefined (Phi)
+  double scale = 1.0;                       ///< (Granite)
+  double softcap = 0.0;                     ///< 0: none (Gemma 2)
+  std::optional<Lora> lora = std::nullopt;  ///< an update of `weight`
 };
 
 /// Logits of some rows, [M, V] in float32 (double for double). hidden [M, C] in the compute type.
@@ -20,8 +23,9 @@ Tensor head_logits(const Tensor& hidden, const Head& head);
 /// tensor. hidden [M, C] in the compute type, targets [M] int64. Works in tiles, so [M, V] never
 /// exists; the gradient of `hidden` (and of the head's weight and bias when they ask for one) is
 /// made in the same pass. Logits are accumulated and reduced in float32. The caller divides by the
-/// count.
-Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& targets);
+/// count. `context` is for the dropout of the head's adapter.
+Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& targets,
+                         const ForwardContext& context = {});
 
 /// Per-token results of an evaluation, without gradients.
 struct TokenScores {
