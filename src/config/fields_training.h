@@ -174,14 +174,13 @@ void visit_optimizer_fields(C& c, V&& v) {
     c.gradient_checkpointing);
   v(Field{.key = "neftune_noise_alpha",
           .help = "Noise on the embeddings in training; 0 turns it off.",
-          .range = at_least(0),
-          .has = {"0"}},
+          .range = at_least(0)},
     c.neftune_noise_alpha);
   v(Field{.key = "label_smoothing",
-          .help = "Label smoothing of the loss.",
+          .help = "Share of every target that all tokens of the vocabulary get alike, in training. "
+                  "Evaluation has none.",
           .aliases = {"label_smoothing_factor"},
-          .range = kFraction,
-          .has = {"0"}},
+          .range = kFraction},
     c.label_smoothing);
 }
 

@@ -1,24 +1,52 @@
 #include "finetune/model/causal_lm.h"
 
 #include "finetune/base/error.h"
+#include "finetune/base/random.h"
 #include "model/blocks.h"
 #include "model/rope.h"
 
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
 
+#include <cmath>
+
 namespace finetune {
 
+namespace {
+
+constexpr std::uint64_t kNoiseStream = 0x6e656674;  // apart from dropout's
+
+/// NEFTune: uniform noise of +-alpha / sqrt(tokens * C) on the embeddings of every sequence.
+/// Source: Jain et al. 2023, arXiv 2310.05914.
+Tensor with_noise(const Tensor& x, std::span<const std::int64_t> starts,
+                  const ForwardContext& context) {
+  at::Generator generator = at::globalContext().defaultGenerator(x.device()).clone();
+  generator.set_current_seed(mix_seed({context.seed, kNoiseStream}));
+  Tensor noise = at::empty_like(x, x.options().requires_grad(false)).uniform_(-1.0, 1.0, generator);
+  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
+    const std::int64_t tokens = starts[s + 1] - starts[s];
+    if (tokens == 0) continue;
+    const double size = static_cast<double>(tokens * x.size(1));
+    noise.narrow(0, starts[s], tokens).mul_(context.neftune_noise_alpha / std::sqrt(size));
+  }
+  return x + noise;
+}
+
+}  // namespace
+
 Tensor CausalLM::embed(const Tensor& input_ids, std::span<const std::int64_t> starts,
-                       const KvCache* cache) const {
+                       const ForwardContext& context, const KvCache* cache) const {
   Tensor x = at::embedding(embed_tokens, input_ids).to(compute_dtype);
   if (embed_lora) {
     const Tensor inner = at::embedding(embed_lora->whole_a().t(), input_ids);  // [N, R]
     x = x + (at::matmul(inner, embed_lora->whole_b().t()) * embed_lora->scaling).to(compute_dtype);
   }
+  if (context.training && context.neftune_noise_alpha > 0) x = with_noise(x, starts, context);
   if (config.embedding_scale !=
       1.0) {  // rounded to the compute type first, as transformers does for Gemma
     x = x * at::scalar_tensor(config.embedding_scale, x.options().requires_grad(false));
@@ -41,7 +69,7 @@ Tensor CausalLM::forward(const Tensor& input_ids, std::span<const std::int64_t> 
   for (const RopeConfig& rope : config.ropes) {
     pass.ropes.push_back(rope_angles(rope, starts, first_positions, device));
   }
-  Tensor x = embed(input_ids, starts, cache);
+  Tensor x = embed(input_ids, starts, context, cache);
   for (std::size_t i = 0; i < layers.size(); ++i) x = layer_forward(layers[i], i, x, pass);
   return norm.forward(x);
 }

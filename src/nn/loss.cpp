@@ -48,11 +48,12 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
   static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight,
                         const std::optional<Tensor>& bias, const std::optional<Tensor>& inner,
                         const std::optional<Tensor>& lora_b, const Tensor& targets, double scale,
-                        double softcap) {
+                        double softcap, const LossOptions& options) {
     const auto wide = accumulate_type(hidden);
     const Head head{weight.to(hidden.scalar_type()), bias.value_or(Tensor()), scale, softcap};
     const Tensor& w = head.weight;
     const Tensor b = lora_b ? lora_b->to(hidden.scalar_type()) : Tensor();
+    const double smoothing = options.label_smoothing;
     Tensor sum = at::zeros({}, hidden.options().dtype(wide));
     Tensor dhidden = at::empty_like(hidden);
     Tensor dinner = inner ? at::empty_like(*inner) : Tensor();
@@ -70,10 +71,15 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
       const Tensor low = inner ? inner->narrow(0, begin, count) : Tensor();
       Tensor logits = tile_logits(h, head, low, b);  // [m, V]
       const Tensor lse = at::logsumexp(logits, {-1}, true);
-      sum.add_(lse.sum() - logits.gather(1, t).sum());
+      const Tensor nll = lse - logits.gather(1, t);
+      if (options.token_nll != nullptr)
+        options.token_nll->narrow(0, begin, count).copy_(nll.squeeze(1));
+      sum.add_(nll.sum(), 1.0 - smoothing);
+      if (smoothing > 0) sum.add_(lse.sum() - logits.mean(1).sum(), smoothing);
       Tensor p =
           (softcap > 0 ? logits.sub(lse) : logits.sub_(lse)).exp_();  // becomes d loss / d logits
-      p.scatter_add_(1, t, at::empty_like(t, p.options()).fill_(-1.0));
+      p.scatter_add_(1, t, at::empty_like(t, p.options()).fill_(smoothing - 1.0));
+      if (smoothing > 0) p.sub_(smoothing / static_cast<double>(p.size(1)));
       p = through_scale_and_cap(p, logits, scale, softcap);
       if (dbias.defined()) dbias.add_(p.sum(0));
       p = p.to(hidden.scalar_type());
@@ -93,7 +99,8 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
       return gradient.defined() ? gradient.mul(grads[0].to(gradient.scalar_type())) : Tensor();
     };
     return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), scaled(saved[3]),
-            scaled(saved[4]), Tensor(),         Tensor(),         Tensor()};
+            scaled(saved[4]), Tensor(),         Tensor(),         Tensor(),
+            Tensor()};
   }
 };
 
@@ -106,15 +113,19 @@ Tensor head_logits(const Tensor& hidden, const Head& head) {
 }
 
 Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& targets,
-                         const ForwardContext& context) {
+                         const LossOptions& options) {
   std::optional<Tensor> bias, inner, lora_b;  // autograd wants an absent tensor as nullopt
   if (head.bias.defined()) bias = head.bias;
   if (head.lora) {
-    inner = lora_inner(hidden, *head.lora, context, kHeadIndex);
+    inner = lora_inner(hidden, *head.lora, options.context, kHeadIndex);
     lora_b = head.lora->whole_b();
   }
+  if (options.token_nll != nullptr) {
+    *options.token_nll =
+        at::empty({hidden.size(0)}, hidden.options().dtype(accumulate_type(hidden)));
+  }
   return CrossEntropySum::apply(hidden, head.weight, bias, inner, lora_b, targets, head.scale,
-                                head.softcap);
+                                head.softcap, options);
 }
 
 TokenScores score_tokens(const Tensor& hidden, const Head& head, const Tensor& targets) {

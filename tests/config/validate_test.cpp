@@ -62,8 +62,6 @@ INSTANTIATE_TEST_SUITE_P(
         Missing{"optim: lion", "optim: lion is not in this version; it has: adamw, sgd"},
         Missing{"gradient_checkpointing: true",
                 "gradient_checkpointing: true is not in this version"},
-        Missing{"neftune_noise_alpha: 5", "neftune_noise_alpha: 5 is not in this version"},
-        Missing{"label_smoothing: 0.1", "label_smoothing: 0.1 is not in this version"},
         Missing{"loraplus_lr_ratio: 16", "loraplus_lr_ratio: 16 is not in this version"},
         Missing{"prefix_sharing: on", "prefix_sharing: on is not in this version"},
         Missing{"reference_adapter: runs/a",

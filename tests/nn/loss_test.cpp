@@ -172,5 +172,46 @@ TEST(CrossEntropySum, BiasScaleAndSoftcap) {
   expect_close(scores.nll.sum(), expected, reference::kDoubleTolerance, "nll");
 }
 
+TEST(CrossEntropySum, LabelSmoothingAsTorchHasIt) {
+  const Tensor hidden = leaf(reference::random({5, 4}, 1)),
+               weight = leaf(reference::random({11, 4}, 2));
+  LossOptions options;
+  options.label_smoothing = 0.2;
+  Tensor nll;
+  options.token_nll = &nll;
+  const Tensor sum = cross_entropy_sum(hidden, {weight, {}, 1.0, 1.3}, kTargets, options);
+  const Tensor logits = (hidden.matmul(weight.t()) / 1.3).tanh() * 1.3;
+  const Tensor expected =
+      at::cross_entropy_loss(logits, kTargets, {}, at::Reduction::Sum, -100, 0.2);
+  expect_close(sum, expected, reference::kDoubleTolerance, "sum");
+  const Tensor one = at::ones({}, at::kDouble);
+  const auto grads = gradients(sum, one, {hidden, weight}),
+             expected_grads = gradients(expected, one, {hidden, weight});
+  for (std::size_t i = 0; i < 2; ++i)
+    expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, "gradient");
+  const Tensor plain = at::cross_entropy_loss(logits, kTargets, {}, at::Reduction::None);
+  expect_close(nll, plain, reference::kDoubleTolerance, "nll");
+}
+
+TEST(CrossEntropySum, HeadWithLora) {
+  const Tensor hidden = leaf(reference::random({5, 4}, 1)), weight = reference::random({11, 4}, 2);
+  Lora lora;
+  lora.a = leaf(reference::random({2, 4}, 3));
+  lora.b = leaf(reference::random({11, 2}, 4));
+  lora.scaling = 0.6;
+  const Head head{weight, {}, 0.7, 1.3, lora};
+  const Tensor products = hidden.matmul(weight.t()) + 0.6 * hidden.matmul(lora.a.t()).matmul(lora.b.t());
+  const Tensor logits = (products * 0.7 / 1.3).tanh() * 1.3;
+  expect_close(head_logits(hidden.detach(), head), logits, reference::kDoubleTolerance, "logits");
+  const Tensor expected = -logits.log_softmax(-1).gather(1, kTargets.unsqueeze(1)).sum();
+  const Tensor sum = cross_entropy_sum(hidden, head, kTargets);
+  expect_close(sum, expected, reference::kDoubleTolerance, "sum");
+  const std::vector<Tensor> leaves = {hidden, lora.a, lora.b};
+  const Tensor one = at::ones({}, at::kDouble);
+  const auto grads = gradients(sum, one, leaves), expected_grads = gradients(expected, one, leaves);
+  for (std::size_t i = 0; i < leaves.size(); ++i)
+    expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, "gradient");
+}
+
 }  // namespace
 }  // namespace finetune

@@ -102,7 +102,7 @@ class CausalLM {
   Tensor forward(const Tensor& input_ids, std::span<const std::int64_t> starts,
                  const ForwardContext& context, KvCache* cache) const;
   Tensor embed(const Tensor& input_ids, std::span<const std::int64_t> starts,
-               const KvCache* cache) const;
+               const ForwardContext& context, const KvCache* cache) const;
 };
 
 /// How a model is loaded.

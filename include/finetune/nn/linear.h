@@ -14,6 +14,7 @@ struct ForwardContext {
   bool training = false;
   std::uint64_t seed =
       0;  ///< of this micro-batch; dropout masks are derived from it, so nothing is stored
+  double neftune_noise_alpha = 0;  ///< of the noise on the embeddings in training; 0: none
   std::vector<Tensor>* router_logits =
       nullptr;  ///< where sparse layers leave their router's logits [N, experts]
 };

@@ -19,13 +19,22 @@ struct Head {
 /// No gradient.
 Tensor head_logits(const Tensor& hidden, const Head& head);
 
+/// What changes the loss in training.
+struct LossOptions {
+  ForwardContext context;        ///< for the dropout of the head's adapter
+  double label_smoothing = 0.0;  ///< the share of every target that all tokens get alike, as
+                                 ///< torch.nn.CrossEntropyLoss has it
+  Tensor* token_nll = nullptr;   ///< where to leave the plain cross-entropy of each token, [M]
+                                 ///< float32 without gradient
+};
+
 /// Summed cross-entropy of the next token over supervised positions, in nats (float32), as a scalar
 /// tensor. hidden [M, C] in the compute type, targets [M] int64. Works in tiles, so [M, V] never
 /// exists; the gradient of `hidden` (and of the head's weight and bias when they ask for one) is
 /// made in the same pass. Logits are accumulated and reduced in float32. The caller divides by the
-/// count. `context` is for the dropout of the head's adapter.
+/// count.
 Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& targets,
-                         const ForwardContext& context = {});
+                         const LossOptions& options = {});
 
 /// Per-token results of an evaluation, without gradients.
 struct TokenScores {
