@@ -55,10 +55,10 @@ Data open_data(const Config& config, const TextTools& text, const ModelConfig& m
 std::vector<TrainableParameter> choose_parameters(CausalLM& model, const Config& config) {
   std::vector<TrainableParameter> parameters;
   if (config.method == Method::full) {
-    parameters = unfreeze(model, config.trainable_modules.value_or(""));
+    parameters = unfreeze(model, config);
   } else {
     attach_new_adapter(model, config);
-    parameters = adapter_parameters(model);
+    parameters = adapter_parameters(model, config.loraplus_lr_ratio);
   }
   std::int64_t count = 0;
   for (const TrainableParameter& parameter : parameters) count += parameter.slot->numel();

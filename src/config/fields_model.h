@@ -143,10 +143,9 @@ void visit_lora_variant_fields(C& c, V&& v) {
           .only_for = {"lora"}},
     c.stack_on_adapter);
   v(Field{.key = "loraplus_lr_ratio",
-          .help = "Learning rate of B over that of A.",
+          .help = "LoRA+: learning rate of B over that of A, which has `learning_rate`.",
           .aliases = {"lorap_lr_ratio"},
           .range = above(0),
-          .has = {"1"},
           .only_for = {"lora"}},
     c.loraplus_lr_ratio);
 }
@@ -161,6 +160,19 @@ void visit_other_method_fields(C& c, V&& v) {
           .only_for = {"full"},
           .regex = true},
     c.trainable_modules);
+  v(Field{.key = "freeze_trainable_layers",
+          .help = "Above 0, only this many decoder blocks are trained, the last ones; below 0, the "
+                  "first ones. Embeddings, head and last norm then stay frozen. Not beside "
+                  "`trainable_modules`.",
+          .only_for = {"full"}},
+    c.freeze_trainable_layers);
+  v(Field{.key = "pure_bf16",
+          .help =
+              "Keep the trained weights in bfloat16 alone, 2 bytes a weight in place of 4: each "
+              "update is computed in float32 and rounded stochastically, so that small ones "
+              "are not lost. With `dtype: bfloat16` the model computes with them as they are.",
+          .only_for = {"full"}},
+    c.pure_bf16);
   v(Field{.key = "adapter_size",
           .help = "Width of a bottleneck adapter.",
           .range = at_least(1),

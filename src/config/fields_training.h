@@ -146,21 +146,33 @@ void visit_schedule_fields(C& c, V&& v) {
 template <class C, class V>
 void visit_optimizer_fields(C& c, V&& v) {
   v(Field{.key = "optim",
-          .help = "The optimizer.",
-          .aliases = {"optimizer"},
-          .has = {"adamw", "sgd"}},
+          .help = "The optimizer. `adamw_8bit` keeps both moments in eight bits, block by block: 2 "
+                  "bytes a weight in place of 8. `lion` wants a learning rate 3 to 10 times "
+                  "smaller than `adamw`.",
+          .aliases = {"optimizer"}},
     c.optim);
   v(Field{.key = "weight_decay", .help = "Decoupled weight decay.", .range = at_least(0)},
     c.weight_decay);
-  v(Field{.key = "adam_beta1", .help = "Decay of AdamW's first moment.", .range = kFraction},
+  v(Field{.key = "adam_beta1",
+          .help = "Decay of AdamW's first moment; share of the momentum in the step of `lion`.",
+          .range = kFraction},
     c.adam_beta1);
-  v(Field{.key = "adam_beta2", .help = "Decay of AdamW's second moment.", .range = kFraction},
+  v(Field{.key = "adam_beta2",
+          .help =
+              "Decay of AdamW's second moment; of the momentum of `lion`, whose paper has 0.99.",
+          .range = kFraction},
     c.adam_beta2);
   v(Field{.key = "adam_epsilon",
           .help = "Added to the root of AdamW's second moment.",
           .range = above(0)},
     c.adam_epsilon);
   v(Field{.key = "momentum", .help = "Momentum of `sgd`.", .range = kFraction}, c.momentum);
+  v(Field{.key = "optimizer_in_backward",
+          .help =
+              "Update each weight as soon as the backward pass has its gradient, and free that: "
+              "memory for one layer's gradients in place of all. Needs "
+              "`gradient_accumulation_steps: 1` and `max_grad_norm: 0`."},
+    c.optimizer_in_backward);
   v(Field{.key = "max_grad_norm",
           .help = "A gradient with a larger norm is scaled down to this one; 0 turns it off.",
           .range = at_least(0)},

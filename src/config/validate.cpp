@@ -71,9 +71,8 @@ std::map<std::string_view, std::string> void_keys(const Config& c) {
   if (c.lr_scheduler_type != Scheduler::wsd) reasons["wsd_decay_ratio"] = scheduler;
   const std::string optim = "with optim: " + to_string(c.optim);
   if (c.optim != Optim::sgd) reasons["momentum"] = optim;
-  if (c.optim == Optim::sgd) {
-    reasons["adam_beta1"] = reasons["adam_beta2"] = reasons["adam_epsilon"] = optim;
-  }
+  if (c.optim == Optim::sgd) reasons["adam_beta1"] = reasons["adam_beta2"] = optim;
+  if (c.optim == Optim::sgd || c.optim == Optim::lion) reasons["adam_epsilon"] = optim;
   if (c.quantization != Quantization::nf4) {
     reasons["double_quant"] = "with quantization: " + to_string(c.quantization);
   }
@@ -191,6 +190,30 @@ class CrossChecks {
     }
   }
 
+  void check_full() {
+    if (c_.method == Method::full && c_.trainable_modules && c_.freeze_trainable_layers != 0) {
+      add("freeze_trainable_layers", "freeze_trainable_layers and trainable_modules" +
+                                         other_place("trainable_modules") +
+                                         " are both given; keep one of them");
+    }
+  }
+
+  void check_optimizer_in_backward() {
+    if (!c_.optimizer_in_backward) return;
+    if (c_.gradient_accumulation_steps != 1) {
+      add("optimizer_in_backward",
+          fmt::format("optimizer_in_backward applies a gradient as soon as it is there, and "
+                      "gradient_accumulation_steps is {}; expected 1",
+                      c_.gradient_accumulation_steps));
+    }
+    if (c_.max_grad_norm > 0) {
+      add("optimizer_in_backward",
+          fmt::format("optimizer_in_backward applies a gradient before the others are there, and "
+                      "max_grad_norm, {}, needs all; set max_grad_norm: 0",
+                      c_.max_grad_norm));
+    }
+  }
+
  private:
   void add(std::string_view key, const std::string& message) {
     problems_.push_back(origin_prefix(c_, key) + message);
@@ -216,6 +239,8 @@ void validate(const Config& config, ConfigUse use) {
     checks.check_data();
     checks.check_length();
     checks.check_schedule();
+    checks.check_full();
+    checks.check_optimizer_in_backward();
   }
   if (!problems.empty()) throw Error(ErrorKind::config, join_problems(problems));
   if (use == ConfigUse::train) log_void_values(config);

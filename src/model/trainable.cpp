@@ -3,6 +3,8 @@
 #include "model/adapter_slots.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <functional>
 #include <regex>
 
 namespace finetune {
@@ -12,8 +14,8 @@ namespace {
 /// Where a weight can be trained: its slot, and how its values are got.
 struct Weight {
   std::string name;
-  Tensor* slot;          // of a linear's weight the place of its trained copy
-  const Linear* linear;  // whose weight it is, else nullptr
+  Tensor* slot;    // of a linear's weight the place of its trained copy
+  Linear* linear;  // whose weight it is, else nullptr
   bool decays;
 
   void train() const {
@@ -57,6 +59,33 @@ void untie_for(CausalLM& model, const std::vector<std::string>& names) {
   }
 }
 
+/// LLaMA-Factory's freeze_trainable_layers: the last `count` blocks, or the first when it is
+/// negative.
+std::function<bool(const std::string&)> in_blocks(const ModelConfig& config, std::int64_t count) {
+  const std::int64_t all = config.num_hidden_layers, wanted = std::abs(count);
+  if (wanted > all) {
+    fail(ErrorKind::config,
+         "freeze_trainable_layers is {}; this model has {} blocks, expected {} to {}", count, all,
+         -all, all);
+  }
+  std::vector<std::string> prefixes;
+  for (std::int64_t i = 0; i < wanted; ++i)
+    prefixes.push_back(config.layer_prefix(count > 0 ? all - wanted + i : i));
+  return [prefixes](const std::string& name) {
+    return std::any_of(prefixes.begin(), prefixes.end(),
+                       [&](const std::string& prefix) { return name.starts_with(prefix); });
+  };
+}
+
+std::function<bool(const std::string&)> chosen_by(const CausalLM& model, const Config& config) {
+  if (config.freeze_trainable_layers != 0)
+    return in_blocks(model.config, config.freeze_trainable_layers);
+  if (!config.trainable_modules) return [](const std::string&) { return true; };
+  return [pattern = std::regex(*config.trainable_modules)](const std::string& name) {
+    return std::regex_match(name, pattern);
+  };
+}
+
 }  // namespace
 
 void train_modules(CausalLM& model, const std::vector<std::string>& names) {
@@ -97,7 +126,7 @@ void visit_trained_modules(
   }
 }
 
-std::vector<TrainableParameter> adapter_parameters(CausalLM& model) {
+std::vector<TrainableParameter> adapter_parameters(CausalLM& model, double lr_ratio) {
   std::vector<TrainableParameter> list;
   for (const AdapterSlot& slot : adapter_slots(model)) {
     if (slot.linear != nullptr && slot.linear->ia3)
@@ -107,9 +136,9 @@ std::vector<TrainableParameter> adapter_parameters(CausalLM& model) {
     const char* ending = slot.embedding ? "" : ".weight";
     const std::string stem = slot.name + (slot.embedding ? ".lora_embedding_" : ".lora_");
     list.push_back({stem + "A" + ending, &lora.a, true});
-    list.push_back({stem + "B" + ending, &lora.b, true});
+    list.push_back({stem + "B" + ending, &lora.b, true, lr_ratio});
     if (lora.magnitude.defined())
-      list.push_back({slot.name + ".lora_magnitude_vector", &lora.magnitude, true});
+      list.push_back({slot.name + ".lora_magnitude_vector", &lora.magnitude, true, lr_ratio});
   }
   visit_trained_modules(model, [&](const std::string& name, Tensor& slot, bool decays) {
     list.push_back({name, &slot, decays});
@@ -117,17 +146,19 @@ std::vector<TrainableParameter> adapter_parameters(CausalLM& model) {
   return list;
 }
 
-std::vector<TrainableParameter> unfreeze(CausalLM& model, const std::string& pattern) {
-  const std::regex regex(pattern);
+std::vector<TrainableParameter> unfreeze(CausalLM& model, const Config& config) {
+  const auto chosen = chosen_by(model, config);
   std::vector<TrainableParameter> list;
   for (const Weight& weight : weights_of(model)) {
-    if (!pattern.empty() && !std::regex_match(weight.name, regex)) continue;
-    weight.train();
-    list.push_back({weight.name, weight.slot, weight.decays});
+    if (!chosen(weight.name)) continue;
+    if (weight.linear != nullptr) *weight.slot = weight.linear->weight.dense();
+    list.push_back({weight.name, weight.slot, weight.decays, 1.0,
+                    weight.linear == nullptr ? nullptr : &weight.linear->weight});
   }
   if (list.empty()) {
     fail(ErrorKind::config,
-         "trainable_modules: '{}' matches no parameter; names look like {}.weight", pattern,
+         "trainable_modules: '{}' matches no parameter; names look like {}.weight",
+         config.trainable_modules.value_or(""),
          model.linears().empty() ? model.norm.name : model.linears().front()->name);
   }
   return list;

@@ -18,7 +18,7 @@ using nlohmann::ordered_json;
 
 namespace {
 
-constexpr int kStateVersion = 1;
+constexpr int kStateVersion = 2;
 
 /// Settings that do not change what is computed.
 const std::set<std::string, std::less<>> kFree = {"output_dir", "overwrite_output_dir",

@@ -8,12 +8,14 @@
 #include "finetune/train/evaluate.h"
 #include "finetune/train/objective.h"
 #include "train/artifact.h"
+#include "train/backward_updates.h"
 #include "train/checkpoint.h"
 #include "train/flat_parameters.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
 #include "train/progress.h"
 #include "train/schedule.h"
+#include "train/source_loss.h"
 #include "train/step_plan.h"
 
 #include <ATen/TensorOperators.h>
@@ -21,6 +23,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <optional>
 #include <set>
 
 namespace finetune {
@@ -36,6 +39,11 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+/// The type that trained values are kept in between steps.
+at::ScalarType trained_dtype(const Config& config) {
+  return config.method == Method::full && config.pure_bf16 ? at::kBFloat16 : at::kFloat;
+}
+
 }  // namespace
 
 /// State of one run, from start to end.
@@ -47,15 +55,17 @@ class Trainer::Loop {
         train_data_(inputs.train_data),
         eval_data_(inputs.eval_data),
         run_(run),
-        parameters_(inputs.parameters),
+        parameters_(inputs.parameters, trained_dtype(config_), !config_.optimizer_in_backward),
         optimizer_(config_, parameters_),
         plan_(config_, train_data_),
         schedule_(config_, plan_.total_steps()),
         artifact_(config_.method, model_, parameters_, config_.model_name_or_path),
+        sources_(train_data_),
         keep_best_(config_.resolved_load_best_model_at_end()) {
     std::map<std::string, std::string> hashes = {{"datasets", train_data_.content_hash}};
     if (eval_data_ != nullptr) hashes["eval_datasets"] = eval_data_->content_hash;
     identity_ = run_identity(config_, hashes);
+    if (config_.optimizer_in_backward) in_backward_.emplace(parameters_, optimizer_);
   }
 
   TrainReport run(const TrainStart& start) {
@@ -105,44 +115,62 @@ class Trainer::Loop {
     const auto begin = Clock::now();
     const std::int64_t step = state_.step + 1;
     const std::int64_t supervised = supervised_tokens(planned);
-    Tensor(parameters_.gradients()).zero_();
+    const double rate = schedule_.learning_rate(step);
+    begin_gradients(step, rate);
+    sources_.begin_step();
     double loss = 0;
     std::int64_t tokens = 0;
     for (std::size_t micro = 0; micro < planned.micro_batches.size(); ++micro) {
       const Batch batch = make_batch(train_data_, planned.micro_batches[micro]).to(model_.device);
       const ForwardContext context{
-          true, mix_seed({static_cast<std::uint64_t>(config_.seed), kDropoutStream,
-                          static_cast<std::uint64_t>(step), micro})};
-      const LossSum result = sft_objective(model_, batch, context);
+          true,
+          mix_seed({static_cast<std::uint64_t>(config_.seed), kDropoutStream,
+                    static_cast<std::uint64_t>(step), micro}),
+          config_.neftune_noise_alpha};
+      const LossSum result = sft_objective(model_, batch, context, config_.label_smoothing);
+      sources_.add(batch, result.token_nll);
       const Tensor mean = result.sum / static_cast<double>(supervised);
-      mean.backward();
       loss += mean.item<double>();
+      // Before the backward pass, which may apply what it finds.
+      if (!std::isfinite(loss)) stop_nonfinite(planned, fmt::format("the loss is {}", loss));
+      mean.backward();
       tokens += batch.tokens();
     }
-    if (!std::isfinite(loss)) stop_nonfinite(planned, fmt::format("the loss is {}", loss));
-    const double norm = clip_gradients(parameters_, config_.max_grad_norm);
+    const double norm =
+        in_backward_ ? in_backward_->finish() : clip_gradients(parameters_, config_.max_grad_norm);
     if (!std::isfinite(norm))
       stop_nonfinite(planned, "the gradient of " + first_nonfinite_gradient() + " is not finite");
-    const double rate = schedule_.learning_rate(step);
-    optimizer_.step(step, rate);
+    if (!in_backward_) optimizer_.step(step, rate);
     state_.step = step;
     report_.tokens += tokens;
     tell_step({step, planned.epoch, loss, rate, tokens, seconds_since(begin)}, norm, supervised);
   }
 
+  void begin_gradients(std::int64_t step, double rate) {
+    if (in_backward_) {
+      in_backward_->begin(step, rate);
+    } else {
+      Tensor(parameters_.gradients()).zero_();
+    }
+  }
+
   void tell_step(const ProgressState& shown, double norm, std::int64_t supervised) {
     progress_->show(shown);
     if (shown.step % config_.logging_steps != 0 && shown.step != plan_.total_steps()) return;
-    metrics_->write({{"step", shown.step},
-                     {"epoch", shown.epoch},
-                     {"loss", shown.loss},
-                     {"learning_rate", shown.learning_rate},
-                     {"grad_norm", norm},
-                     {"tokens", shown.tokens},
-                     {"supervised_tokens", supervised},
-                     {"step_seconds", shown.step_seconds},
-                     {"tokens_per_second", static_cast<double>(shown.tokens) / shown.step_seconds},
-                     {"peak_memory_bytes", peak_memory_bytes()}});
+    ordered_json line = {
+        {"step", shown.step},
+        {"epoch", shown.epoch},
+        {"loss", shown.loss},
+        {"learning_rate", shown.learning_rate},
+        {"grad_norm", norm},
+        {"tokens", shown.tokens},
+        {"supervised_tokens", supervised},
+        {"step_seconds", shown.step_seconds},
+        {"tokens_per_second", static_cast<double>(shown.tokens) / shown.step_seconds},
+        {"peak_memory_bytes", peak_memory_bytes()}};
+    if (const ordered_json means = sources_.means(); !means.is_null())
+      line["loss_by_source"] = means;
+    metrics_->write(line);
   }
 
   /// Evaluation, then checkpoint: what a checkpoint of step n says includes the evaluation at step
@@ -214,27 +242,40 @@ class Trainer::Loop {
   }
 
   std::string first_nonfinite_gradient() const {
+    if (in_backward_)
+      return in_backward_->nonfinite().empty() ? "all parameters" : in_backward_->nonfinite();
     const Tensor bad = parameters_.gradients().isfinite().logical_not().nonzero();
     return bad.numel() == 0 ? "the sum of all parameters"
                             : parameters_.name_at(bad.flatten()[0].item<std::int64_t>());
   }
 
-  /// Nothing of this step has been applied: the state before it is whole, and is saved.
+  /// Saves the state before this step, unless the backward pass has changed it already, and says
+  /// where it is.
+  std::string keep_last_good_state() {
+    const bool changed = in_backward_ && in_backward_->any_applied();
+    if (!changed && state_.step > 0 && last_saved_ != state_.step) save_checkpoint();
+    const std::string place =
+        last_saved_ > 0 ? run_.checkpoint(last_saved_).string() : "the base model";
+    if (!changed)
+      return "nothing of this step was applied, and the state before it is " +
+             std::string(last_saved_ > 0 ? "saved in " : "") + place;
+    return "optimizer_in_backward had applied the gradients before it, so this state was not "
+           "saved; the last good one is " +
+           place;
+  }
+
   [[noreturn]] void stop_nonfinite(const PlannedStep& planned, const std::string& what) {
     progress_->clear();
-    if (state_.step > 0 && last_saved_ != state_.step) save_checkpoint();
+    const std::string kept = keep_last_good_state();
     std::set<std::string> rows;
     for (const auto& micro_batch : planned.micro_batches) {
       for (const std::int64_t index : micro_batch)
         rows.insert(train_data_.where(train_data_.examples[static_cast<std::size_t>(index)]));
     }
     fail(ErrorKind::training,
-         "step {}: {}; nothing of this step was applied, and the state before it is {}. Its "
-         "rows:\n{}\nTry a lower "
-         "learning_rate, more warm-up, or dtype: float32, and look at these rows",
-         state_.step + 1, what,
-         state_.step > 0 ? "saved in " + run_.checkpoint(state_.step).string() : "the base model",
-         join_problems({rows.begin(), rows.end()}));
+         "step {}: {}; {}. The rows of this step:\n{}\nTry a lower learning_rate, more warm-up, or "
+         "dtype: float32, and look at these rows",
+         state_.step + 1, what, kept, join_problems({rows.begin(), rows.end()}));
   }
 
   void fill_report(double seconds) {
@@ -254,9 +295,11 @@ class Trainer::Loop {
   RunDir& run_;
   FlatParameters parameters_;
   Optimizer optimizer_;
+  std::optional<BackwardUpdates> in_backward_;
   StepPlan plan_;
   Schedule schedule_;
   Artifact artifact_;
+  SourceLoss sources_;
   bool keep_best_;
   RunIdentity identity_;
   TrainerState state_;

@@ -20,9 +20,12 @@ TEST(Validate, AcceptsACompleteConfiguration) {
     EXPECT_NO_THROW(validate(load_text(kComplete), use));
   }
   for (const char* text :
-       {"method: full", "optim: sgd", "template: none", "template: alpaca", "template: chatml",
-        "template: my.jinja", "prefix_sharing: off", "gradient_checkpointing: false",
-        "init_lora_weights: runs/a", "use_rslora: true", "eval_split: 0.5"}) {
+       {"method: full", "optim: sgd", "optim: lion", "optim: adamw_bnb_8bit",
+        "loraplus_lr_ratio: 16", "method: full\nfreeze_trainable_layers: -2\npure_bf16: true",
+        "optimizer_in_backward: true\nmax_grad_norm: 0", "template: none", "template: alpaca",
+        "template: chatml", "template: my.jinja", "prefix_sharing: off",
+        "gradient_checkpointing: false", "init_lora_weights: runs/a", "use_rslora: true",
+        "eval_split: 0.5"}) {
     EXPECT_NO_THROW(validate(load_text(kComplete + text), ConfigUse::train)) << text;
   }
 }
@@ -59,10 +62,8 @@ INSTANTIATE_TEST_SUITE_P(
         Missing{"stage: dpo", "stage: dpo is not in this version; it has: sft"},
         Missing{"quantization: nf4", "quantization: nf4 is not in this version; it has: none"},
         Missing{"load_in_8bit: true", "quantization: int8 is not in this version"},
-        Missing{"optim: lion", "optim: lion is not in this version; it has: adamw, sgd"},
         Missing{"gradient_checkpointing: true",
                 "gradient_checkpointing: true is not in this version"},
-        Missing{"loraplus_lr_ratio: 16", "loraplus_lr_ratio: 16 is not in this version"},
         Missing{"prefix_sharing: on", "prefix_sharing: on is not in this version"},
         Missing{"reference_adapter: runs/a",
                 "reference_adapter: runs/a is not in this version; leave it out"},
@@ -76,6 +77,8 @@ TEST(Validate, KeysThatExcludeEachOther) {
   EXPECT_CONTAINS(refusal("eval_split: 0.1\neval_datasets: b.jsonl"),
                   "eval_split and eval_datasets are both given");
   EXPECT_CONTAINS(refusal("warmup_steps: 10\nwarmup_ratio: 0.1"), "warmup_steps and warmup_ratio");
+  EXPECT_CONTAINS(refusal("freeze_trainable_layers: 2\ntrainable_modules: .*\nmethod: full"),
+                  "freeze_trainable_layers and trainable_modules");
 }
 
 TEST(Validate, ValuesThatContradictEachOther) {
@@ -85,6 +88,10 @@ TEST(Validate, ValuesThatContradictEachOther) {
   EXPECT_CONTAINS(refusal("wsd_decay_ratio: 0.8\nwarmup_ratio: 0.3\nlr_scheduler_type: wsd"),
                   "more than the whole run together");
   EXPECT_CONTAINS(refusal("target_modules: []"), "target_modules is empty");
+  EXPECT_CONTAINS(
+      refusal("optimizer_in_backward: true\nmax_grad_norm: 0\ngradient_accumulation_steps: 2"),
+      "gradient_accumulation_steps is 2; expected 1");
+  EXPECT_CONTAINS(refusal("optimizer_in_backward: true"), "set max_grad_norm: 0");
   EXPECT_CONTAINS(refusal("load_best_model_at_end: true"),
                   "load_best_model_at_end needs evaluation data");
   EXPECT_CONTAINS(refusal("early_stopping_patience: 2"),
@@ -113,6 +120,8 @@ TEST(Validate, TellsOfValuesWithoutEffect) {
   EXPECT_CONTAINS(notices("momentum: 0.9"), "momentum has no effect with optim: adamw");
   EXPECT_CONTAINS(notices("optim: sgd\nadam_beta1: 0.8"),
                   "adam_beta1 has no effect with optim: sgd");
+  EXPECT_CONTAINS(notices("optim: lion\nadam_epsilon: 1e-6"),
+                  "adam_epsilon has no effect with optim: lion");
   EXPECT_CONTAINS(notices("lr_scheduler_type: constant\nwarmup_steps: 5"),
                   "warmup_steps has no effect with lr_scheduler_type: constant");
   EXPECT_CONTAINS(notices("min_lr_ratio: 0.2"),

@@ -89,6 +89,8 @@ struct Config {
 
   // Full fine-tuning and bottleneck adapters.
   std::optional<std::string> trainable_modules;  ///< regex over parameter names; absent: all
+  std::int64_t freeze_trainable_layers = 0;      ///< > 0: the last blocks, < 0: the first, 0: all
+  bool pure_bf16 = false;                        ///< bfloat16 weights without float32 masters
   std::int64_t adapter_size = 64;
   AdapterActivation adapter_activation = AdapterActivation::gelu;
   AdapterPlacement adapter_placement = AdapterPlacement::pfeiffer;
@@ -130,7 +132,8 @@ struct Config {
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
-  double momentum = 0;       ///< sgd
+  double momentum = 0;  ///< sgd
+  bool optimizer_in_backward = false;
   double max_grad_norm = 1;  ///< 0: no clipping
   Recompute gradient_checkpointing = Recompute::automatic;
   double neftune_noise_alpha = 0;

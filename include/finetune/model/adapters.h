@@ -39,14 +39,20 @@ struct TrainableParameter {
   Tensor* slot;      ///< where the model keeps it
   bool decays =
       true;  ///< weight decay applies: not for biases and norms, as in transformers' Trainer
+  double lr_scale = 1;  ///< its learning rate over that of the run
+  FrozenWeight* frozen =
+      nullptr;  ///< the weight whose place `slot` takes; once trained, both are one memory
 };
 
-/// Every tensor of the attached adapter that is trained, under PEFT's names.
-std::vector<TrainableParameter> adapter_parameters(CausalLM& model);
+/// Every tensor of the attached adapter that is trained, under PEFT's names. `lr_ratio`: learning
+/// rate of B over that of A (LoRA+, Hayou et al. 2024, arXiv 2402.12354); vectors go with B, as in
+/// PEFT's create_loraplus_optimizer.
+std::vector<TrainableParameter> adapter_parameters(CausalLM& model, double lr_ratio);
 
-/// Full fine-tuning: turns the weights whose names match `pattern` (end to end; "" matches all)
-/// into trainable float32 copies and lists them. A tied head is one parameter with the embeddings.
-/// Throws Error(config) when nothing matches.
-std::vector<TrainableParameter> unfreeze(CausalLM& model, const std::string& pattern);
+/// Full fine-tuning: lists the weights whose names match trainable_modules (end to end), or those
+/// of the blocks that freeze_trainable_layers counts, else all; the trainer puts its copies into
+/// their slots. A tied head is one parameter with the embeddings. Throws Error(config) when nothing
+/// matches or the model has fewer blocks.
+std::vector<TrainableParameter> unfreeze(CausalLM& model, const Config& config);
 
 }  // namespace finetune

@@ -48,8 +48,8 @@ class Trainer {
 
   /// Trains to the end, or until interrupt_signal(), which is obeyed after saving a checkpoint. The
   /// best state (or the last, as configured) is in the run folder afterwards. Throws
-  /// Error(training) when loss or gradient is not finite: nothing of that step is applied, and the
-  /// state before it is saved as a checkpoint.
+  /// Error(training) when loss or gradient is not finite: it is not applied, and the state before
+  /// that step is saved as a checkpoint, unless optimizer_in_backward has changed it already.
   TrainReport run(const TrainStart& start);
 
  private:
