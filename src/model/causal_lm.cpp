@@ -9,6 +9,8 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
+
 namespace finetune {
 
 Tensor CausalLM::embed(const Tensor& input_ids, std::span<const std::int64_t> starts,
@@ -96,12 +98,30 @@ void CausalLM::visit_other_tensors(
 std::int64_t CausalLM::parameter_count() const {
   std::int64_t count = 0;
   for (const Linear* linear : linears()) {
-    count += linear->weight.dense().numel() + (linear->bias.defined() ? linear->bias.numel() : 0);
+    count += linear->weight.out_features() * linear->weight.in_features() +
+             (linear->bias.defined() ? linear->bias.numel() : 0);
   }
   // Visiting hands out references to what training may replace; counting changes nothing.
   const_cast<CausalLM*>(this)->visit_other_tensors(
       [&](const std::string&, const Tensor& tensor, bool) { count += tensor.numel(); });
   return count;
+}
+
+CausalLM::LinearBytes CausalLM::linear_bytes() const {
+  LinearBytes bytes;
+  for (const Linear* linear : linears()) {
+    const FrozenWeight& weight = linear->weight;
+    bytes.stored += weight.bytes();
+    bytes.dense += static_cast<std::uint64_t>(weight.out_features() * weight.in_features()) *
+                   c10::elementSize(compute_dtype);
+  }
+  return bytes;
+}
+
+bool CausalLM::quantized() const {
+  const auto all = linears();
+  return std::any_of(all.begin(), all.end(),
+                     [](const Linear* linear) { return linear->weight.quantized(); });
 }
 
 }  // namespace finetune
