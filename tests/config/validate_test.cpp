@@ -56,8 +56,6 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Missing{"method: adapter", "method: adapter is not in this version; it has: lora, full"},
         Missing{"stage: dpo", "stage: dpo is not in this version; it has: sft"},
-        Missing{"quantization: nf4", "quantization: nf4 is not in this version; it has: none"},
-        Missing{"load_in_8bit: true", "quantization: int8 is not in this version"},
         Missing{"optim: lion", "optim: lion is not in this version; it has: adamw, sgd"},
         Missing{"gradient_checkpointing: true",
                 "gradient_checkpointing: true is not in this version"},
@@ -92,10 +90,18 @@ TEST(Validate, ValuesThatContradictEachOther) {
   EXPECT_CONTAINS(refusal("wsd_decay_ratio: 0.8\nwarmup_ratio: 0.3\nlr_scheduler_type: wsd"),
                   "more than the whole run together");
   EXPECT_CONTAINS(refusal("target_modules: []"), "target_modules is empty");
+  for (const char* text : {"method: full\nquantization: nf4", "method: full\nload_in_8bit: true"})
+    EXPECT_CONTAINS(refusal(text), "freezes the weights, and method: full trains them");
   EXPECT_CONTAINS(refusal("load_best_model_at_end: true"),
                   "load_best_model_at_end needs evaluation data");
   EXPECT_CONTAINS(refusal("early_stopping_patience: 2"),
                   "early_stopping_patience needs evaluation data");
+}
+
+TEST(Validate, QuantizedWeightsTakeLora) {
+  for (const char* text :
+       {"method: qlora", "load_in_4bit: true\ndouble_quant: false", "quantization: int8"})
+    EXPECT_NO_THROW(validate(load_text(kComplete + text), ConfigUse::train)) << text;
 }
 
 TEST(Validate, EmptyTargetsConcernLoraOnly) {
