@@ -67,6 +67,20 @@ std::vector<std::int32_t> read_stop_ids(const std::filesystem::path& folder,
   return ids;
 }
 
+void check_quantization(const Config& config, const CausalLM& model) {
+  if (!model.quantized()) return;
+  if (config.method == Method::full) {
+    fail(ErrorKind::config,
+         "{}: its weights are quantized, and method: full trains them; use method: lora, or the "
+         "original model",
+         config.model_name_or_path);
+  }
+  const CausalLM::LinearBytes bytes = model.linear_bytes();
+  log_info("model", "the blocks' linears take {} quantized, {} less than in {}",
+           format_bytes(bytes.stored), format_bytes(bytes.dense - bytes.stored),
+           dtype_name(model.compute_dtype));
+}
+
 }  // namespace
 
 CLI::App* add_verb(CLI::App& program, const std::string& name, const std::string& description,
@@ -130,12 +144,19 @@ CausalLM load_base(const Config& config, ModelUse use) {
   options.dtype =
       resolve_dtype(config.dtype, options.device, stored_dtype(config.model_name_or_path), use);
   options.allow_extra_tensors = config.allow_extra_tensors;
+  options.quantization = config.quantization;
+  options.double_quant = config.double_quant;
+  if (options.quantization != Quantization::none && !options.device.is_cpu()) {
+    fail(ErrorKind::config, "quantization: {} runs on the CPU in this version; use device: cpu",
+         to_string(config.quantization));
+  }
   CausalLM model = load_model(config.model_name_or_path, options);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   log_info("model", "{}: {}, {} parameters, {} on {} ({})", config.model_name_or_path,
            model.config.model_type, format_count(model.parameter_count()),
            dtype_name(options.dtype), options.device.str(), format_seconds(seconds));
+  check_quantization(config, model);
   return model;
 }
 

@@ -27,8 +27,10 @@ void visit_model_fields(C& c, V&& v) {
   v(Field{.key = "stage", .help = "The objective.", .aliases = {"rl", "rlhf_type"}, .has = {"sft"}},
     c.stage);
   v(Field{.key = "quantization",
-          .help = "How the frozen weights of the decoder's linear layers are stored.",
-          .has = {"none"}},
+          .help =
+              "How the frozen weights of the decoder's linear layers are stored: `nf4` in 4 bits, "
+              "the same bits as bitsandbytes; `int8` in 8 bits with a scale for each output "
+              "channel, an approximation. Products are computed in `dtype`."},
     c.quantization);
   v(Field{.key = "double_quant",
           .help = "With `nf4`: the block scales are quantized too.",

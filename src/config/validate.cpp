@@ -115,6 +115,11 @@ class CrossChecks {
           "or as model_name_or_path=FOLDER");
     }
     if (c_.method == Method::lora) check_lora();
+    if (c_.method == Method::full && c_.quantization != Quantization::none) {
+      add("quantization", "quantization: " + to_string(c_.quantization) +
+                              " freezes the weights, and method: full trains them; expected "
+                              "quantization: none, or method: lora");
+    }
     if (c_.method == Method::lora && c_.target_modules.kind == ModuleSelector::Kind::none) {
       add("target_modules",
           "target_modules is empty; expected attention, all-linear, names or a pattern");

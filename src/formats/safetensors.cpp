@@ -181,6 +181,11 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
       options);
 }
 
+void SafetensorsFile::release(const std::string& name) const {
+  const TensorInfo& info = tensors_.at(name);
+  file_->release(file_->bytes().subspan(data_offset_ + info.begin, info.bytes()));
+}
+
 void write_safetensors(const fs::path& path, const std::vector<TensorPlan>& plan,
                        const std::function<Tensor(const TensorPlan&)>& produce,
                        const std::map<std::string, std::string>& metadata) {

@@ -106,4 +106,8 @@ Tensor WeightFolder::tensor(const std::string& name) const {
   return shards_[found->second].file.tensor(name);
 }
 
+void WeightFolder::release(const std::string& name) const {
+  shards_[shard_of_.at(name)].file.release(name);
+}
+
 }  // namespace finetune

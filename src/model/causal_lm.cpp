@@ -13,6 +13,7 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace finetune {
@@ -136,6 +137,23 @@ std::int64_t CausalLM::parameter_count() const {
   const_cast<CausalLM*>(this)->visit_other_tensors(
       [&](const std::string&, const Tensor& tensor, bool) { count += tensor.numel(); });
   return count;
+}
+
+CausalLM::LinearBytes CausalLM::linear_bytes() const {
+  LinearBytes bytes;
+  for (const Linear* linear : linears()) {
+    const FrozenWeight& weight = linear->weight;
+    bytes.stored += weight.bytes();
+    bytes.dense += static_cast<std::uint64_t>(weight.out_features() * weight.in_features()) *
+                   c10::elementSize(compute_dtype);
+  }
+  return bytes;
+}
+
+bool CausalLM::quantized() const {
+  const auto all = linears();
+  return std::any_of(all.begin(), all.end(),
+                     [](const Linear* linear) { return linear->weight.quantized(); });
 }
 
 }  // namespace finetune

@@ -4,6 +4,7 @@
 #include "finetune/base/log.h"
 #include "finetune/base/text.h"
 #include "finetune/formats/safetensors.h"
+#include "model/quantized_weights.h"
 #include "model/stored_names.h"
 
 #include <ATen/ops/equal.h>
@@ -34,29 +35,17 @@ class WeightTaker {
         names_(config, weights_),
         config_(config),
         options_(options),
-        folder_(folder) {}
+        folder_(folder) {
+    if (options.quantization != Quantization::nf4) return;
+    cache_.emplace(folder, weights_, options.double_quant);
+    cached_ = cache_->open();
+  }
 
   bool has(const std::string& name) const { return weights_.find(names_.stored(name)) != nullptr; }
 
   Tensor take(const std::string& name, const std::vector<std::int64_t>& shape) {
-    const std::string stored = names_.stored(name);
-    const TensorInfo* info = weights_.find(stored);
-    if (info == nullptr) {
-      missing_.push_back(fmt::format("missing: {} {}", stored, format_shape(shape)));
-      return {};
-    }
-    taken_.insert(stored);
-    if (info->shape != shape) {
-      misshapen_.push_back(fmt::format("misshapen: {} is {}; this config.json needs {}", stored,
-                                       format_shape(info->shape), format_shape(shape)));
-      return {};
-    }
-    if (!at::isFloatingType(info->dtype)) {
-      misshapen_.push_back(fmt::format("mistyped: {} is {}; expected a floating type", stored,
-                                       safetensors_dtype(info->dtype)));
-      return {};
-    }
-    return weights_.tensor(stored).to(options_.device, options_.dtype);
+    const Tensor tensor = find(name, shape);
+    return tensor.defined() ? tensor.to(options_.device, options_.dtype) : tensor;
   }
 
   Norm norm(const std::string& name, std::int64_t size) {
@@ -68,12 +57,29 @@ class WeightTaker {
   Linear linear(const std::string& name, std::int64_t out, std::int64_t in, bool bias) {
     Linear linear;
     linear.name = name;
-    const bool transposed = config_.stores_transposed(name + ".weight");
-    const Tensor weight =
-        take(name + ".weight", transposed ? std::vector{in, out} : std::vector{out, in});
-    linear.weight = FrozenWeight(transposed && weight.defined() ? weight.t() : weight);
+    linear.weight = is_nf4(weights_, names_.stored(name + ".weight"))
+                        ? take_nf4(name + ".weight", out, in)
+                        : take_weight(name + ".weight", out, in, options_.quantization);
     if (bias) linear.bias = take(name + ".bias", {out});
     return linear;
+  }
+
+  /// A linear that is never quantized: what decides which experts see a token is small.
+  Linear router(const std::string& name, std::int64_t out, std::int64_t in) {
+    Linear linear;
+    linear.name = name;
+    linear.weight = take_weight(name + ".weight", out, in, Quantization::none);
+    return linear;
+  }
+
+  /// Keeps what was quantized for the next time.
+  void fill_cache(const CausalLM& model) const {
+    if (!cache_ || cached_) return;
+    std::map<std::string, const Nf4Tensor*> weights;
+    for (const Linear* linear : model.linears()) {
+      if (linear->weight.nf4() != nullptr) weights[linear->name + ".weight"] = linear->weight.nf4();
+    }
+    cache_->write(weights);
   }
 
   /// Throws one Error with everything that is missing, misshapen, or extra.
@@ -95,11 +101,69 @@ class WeightTaker {
   }
 
  private:
+  /// The tensor as it is stored; undefined, with a problem noted, where there is none that fits.
+  Tensor find(const std::string& name, const std::vector<std::int64_t>& shape) {
+    const std::string stored = names_.stored(name);
+    const TensorInfo* info = weights_.find(stored);
+    if (info == nullptr) {
+      missing_.push_back(fmt::format("missing: {} {}", stored, format_shape(shape)));
+      return {};
+    }
+    taken_.insert(stored);
+    if (info->shape != shape) {
+      misshapen_.push_back(fmt::format("misshapen: {} is {}; this config.json needs {}", stored,
+                                       format_shape(info->shape), format_shape(shape)));
+      return {};
+    }
+    if (!at::isFloatingType(info->dtype)) {
+      misshapen_.push_back(fmt::format("mistyped: {} is {}; expected a floating type", stored,
+                                       safetensors_dtype(info->dtype)));
+      return {};
+    }
+    return weights_.tensor(stored);
+  }
+
+  /// A weight that the files hold in NF4.
+  FrozenWeight take_nf4(const std::string& name, std::int64_t out, std::int64_t in) {
+    const std::string stored = names_.stored(name);
+    for (const std::string& part : nf4_parts(weights_, stored)) taken_.insert(part);
+    Nf4Tensor weight = read_nf4(weights_, stored);
+    if (weight.out == out && weight.in == in) return FrozenWeight(std::move(weight));
+    misshapen_.push_back(fmt::format("misshapen: {} is {}; this config.json needs {}", stored,
+                                     format_shape({weight.out, weight.in}),
+                                     format_shape({out, in})));
+    return {};
+  }
+
+  /// A weight that the files hold as numbers. It is quantized from the stored numbers, not from
+  /// those of the computing type, and before the next one is touched.
+  FrozenWeight take_weight(const std::string& name, std::int64_t out, std::int64_t in,
+                           Quantization quantization) {
+    const bool transposed = config_.stores_transposed(name);
+    const Tensor tensor = find(name, transposed ? std::vector{in, out} : std::vector{out, in});
+    if (!tensor.defined()) return {};
+    const Tensor weight = transposed ? tensor.t() : tensor;
+    FrozenWeight result;
+    if (quantization == Quantization::nf4) {
+      result = cached_ && is_nf4(*cached_, name)
+                   ? FrozenWeight(read_nf4(*cached_, name))
+                   : FrozenWeight(nf4_quantize(weight, options_.double_quant));
+    } else if (quantization == Quantization::int8) {
+      result = FrozenWeight(int8_quantize(weight));
+    } else {
+      return FrozenWeight(weight.to(options_.device, options_.dtype));
+    }
+    weights_.release(names_.stored(name));
+    return result;
+  }
+
   WeightFolder weights_;
   StoredNames names_;
   const ModelConfig& config_;
   LoadOptions options_;
   fs::path folder_;
+  std::optional<QuantizedCache> cache_;
+  std::optional<WeightFolder> cached_;
   std::set<std::string> taken_;
   std::vector<std::string> missing_, misshapen_;
 };
@@ -157,8 +221,7 @@ MoeBlock load_experts(const ModelConfig& config, const std::string& layer, Weigh
   const ParameterNames& names = config.names;
   const std::string base = layer + names.moe + ".";
   MoeBlock block;
-  block.router =
-      weights.linear(base + names.router, config.moe.num_experts, config.hidden_size, false);
+  block.router = weights.router(base + names.router, config.moe.num_experts, config.hidden_size);
   for (std::int64_t e = 0; e < config.moe.num_experts; ++e) {
     block.experts.push_back(load_expert(config, fmt::format("{}experts.{}.", base, e),
                                         config.moe.intermediate_size, weights));
@@ -167,8 +230,7 @@ MoeBlock load_experts(const ModelConfig& config, const std::string& layer, Weigh
   if (names.shared_expert.empty()) return block;
   block.shared_expert = load_expert(config, base + names.shared_expert + ".",
                                     config.moe.shared_intermediate_size, weights);
-  block.shared_expert_gate =
-      weights.linear(base + names.shared_expert_gate, 1, config.hidden_size, false);
+  block.shared_expert_gate = weights.router(base + names.shared_expert_gate, 1, config.hidden_size);
   return block;
 }
 
@@ -234,6 +296,7 @@ void load_embeddings(CausalLM& model, WeightTaker& weights) {
 CausalLM load_model(const fs::path& folder, const LoadOptions& options) {
   CausalLM model;
   model.config = read_model_config(folder);
+  check_quantization_config(folder);
   model.compute_dtype = options.dtype;
   model.device = options.device;
   const ModelConfig config = model.config;  // loading the embeddings may untie the model's own copy
@@ -246,6 +309,7 @@ CausalLM load_model(const fs::path& folder, const LoadOptions& options) {
     if (!model.layers.back().attention.o_proj.defined()) break;
   }
   weights.finish();
+  weights.fill_cache(model);
   std::uint64_t index = 0;
   for (Linear* linear : model.linears()) linear->index = index++;
   return model;
@@ -256,6 +320,7 @@ at::ScalarType stored_dtype(const fs::path& folder) {
   const WeightFolder weights(folder);
   for (const std::string& name : weights.names()) {
     const TensorInfo& info = *weights.find(name);
+    if (name.ends_with("absmax")) continue;  // of quantized weights
     if (at::isFloatingType(info.dtype)) bytes[info.dtype] += info.bytes();
   }
   at::ScalarType most = at::kFloat;

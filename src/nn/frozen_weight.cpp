@@ -1,15 +1,77 @@
 #include "finetune/nn/frozen_weight.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 
 namespace finetune {
 
-Tensor FrozenWeight::multiply(const Tensor& x, const Tensor& bias) const {
-  return bias.defined() ? at::linear(x, dense_, bias) : at::linear(x, dense_);
+namespace {
+
+/// A matrix [O, I] over a buffer of this thread that grows to the largest weight. Products of
+/// frozen weights are made where autograd records nothing, so nothing keeps it.
+Tensor shared_buffer(std::int64_t out, std::int64_t in, at::ScalarType dtype) {
+  thread_local Tensor buffer;
+  const std::int64_t bytes = out * in * static_cast<std::int64_t>(c10::elementSize(dtype));
+  if (!buffer.defined() || buffer.numel() < bytes) {
+    buffer.reset();
+    buffer = at::empty({bytes}, at::kByte);
+  }
+  return buffer.narrow(0, 0, bytes).view(dtype).view({out, in});
 }
 
-Tensor FrozenWeight::multiply_backward(const Tensor& dy) const { return at::mm(dy, dense_); }
+}  // namespace
+
+Tensor FrozenWeight::multiply(const Tensor& x, const Tensor& bias) const {
+  const Tensor weight = matrix(x.scalar_type());
+  return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
+}
+
+Tensor FrozenWeight::multiply_backward(const Tensor& dy) const {
+  return at::mm(dy, matrix(dy.scalar_type()));
+}
+
+std::int64_t FrozenWeight::out_features() const {
+  if (const auto* weight = std::get_if<Nf4Tensor>(&storage_)) return weight->out;
+  if (const auto* weight = std::get_if<Int8Tensor>(&storage_)) return weight->values.size(0);
+  return std::get<Tensor>(storage_).size(0);
+}
+
+std::int64_t FrozenWeight::in_features() const {
+  if (const auto* weight = std::get_if<Nf4Tensor>(&storage_)) return weight->in;
+  if (const auto* weight = std::get_if<Int8Tensor>(&storage_)) return weight->values.size(1);
+  return std::get<Tensor>(storage_).size(1);
+}
+
+Tensor FrozenWeight::dense() const {
+  if (const auto* weight = std::get_if<Tensor>(&storage_)) return *weight;
+  Tensor out = at::empty({out_features(), in_features()}, at::kFloat);
+  dequantize_into(out);
+  return out;
+}
+
+bool FrozenWeight::defined() const {
+  const auto* weight = std::get_if<Tensor>(&storage_);
+  return weight == nullptr || weight->defined();
+}
+
+std::uint64_t FrozenWeight::bytes() const {
+  if (const auto* weight = std::get_if<Nf4Tensor>(&storage_)) return weight->bytes();
+  if (const auto* weight = std::get_if<Int8Tensor>(&storage_)) return weight->bytes();
+  return std::get<Tensor>(storage_).nbytes();
+}
+
+Tensor FrozenWeight::matrix(at::ScalarType dtype) const {
+  if (const auto* weight = std::get_if<Tensor>(&storage_)) return *weight;
+  Tensor out = shared_buffer(out_features(), in_features(), dtype);
+  dequantize_into(out);
+  return out;
+}
+
+void FrozenWeight::dequantize_into(const Tensor& out) const {
+  if (const auto* weight = std::get_if<Nf4Tensor>(&storage_)) nf4_dequantize_into(*weight, out);
+  if (const auto* weight = std::get_if<Int8Tensor>(&storage_)) int8_dequantize_into(*weight, out);
+}
 
 }  // namespace finetune

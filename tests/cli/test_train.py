@@ -37,6 +37,15 @@ def test_metrics(tmp_path, keys):
     assert all(line["peak_memory_bytes"] > 1 << 20 for line in steps)
 
 
+def test_peak_memory_is_of_this_process(tmp_path, keys):
+    """Not of the one that started it, as getrusage has it."""
+    before = metrics(train(tmp_path / "before", **keys))[-1]["peak_memory_bytes"]
+    ballast = bytearray(b"x") * (1 << 30)
+    after = metrics(train(tmp_path / "after", **keys))[-1]["peak_memory_bytes"]
+    del ballast
+    assert after < before + (1 << 28)
+
+
 def test_results_to_stdout_logs_to_stderr(tmp_path, keys):
     done = run(*train_arguments(tmp_path, **keys))
     assert "\r" not in done.stderr and "\x1b" not in done.stderr  # no terminal here

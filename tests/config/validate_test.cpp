@@ -60,8 +60,6 @@ INSTANTIATE_TEST_SUITE_P(
         Missing{"method: adapter",
                 "method: adapter is not in this version; it has: lora, full, ia3"},
         Missing{"stage: dpo", "stage: dpo is not in this version; it has: sft"},
-        Missing{"quantization: nf4", "quantization: nf4 is not in this version; it has: none"},
-        Missing{"load_in_8bit: true", "quantization: int8 is not in this version"},
         Missing{"gradient_checkpointing: true",
                 "gradient_checkpointing: true is not in this version"},
         Missing{"prefix_sharing: on", "prefix_sharing: on is not in this version"},
@@ -92,10 +90,18 @@ TEST(Validate, ValuesThatContradictEachOther) {
       refusal("optimizer_in_backward: true\nmax_grad_norm: 0\ngradient_accumulation_steps: 2"),
       "gradient_accumulation_steps is 2; expected 1");
   EXPECT_CONTAINS(refusal("optimizer_in_backward: true"), "set max_grad_norm: 0");
+  for (const char* text : {"quantization: nf4\nmethod: full", "load_in_8bit: true\nmethod: full"})
+    EXPECT_CONTAINS(refusal(text), "freezes the weights, and method: full trains them");
   EXPECT_CONTAINS(refusal("load_best_model_at_end: true"),
                   "load_best_model_at_end needs evaluation data");
   EXPECT_CONTAINS(refusal("early_stopping_patience: 2"),
                   "early_stopping_patience needs evaluation data");
+}
+
+TEST(Validate, QuantizedWeightsTakeLora) {
+  for (const char* text :
+       {"method: qlora", "load_in_4bit: true\ndouble_quant: false", "quantization: int8"})
+    EXPECT_NO_THROW(validate(load_text(kComplete + text), ConfigUse::train)) << text;
 }
 
 TEST(Validate, EmptyTargetsConcernLoraOnly) {

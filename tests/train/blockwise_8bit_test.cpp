@@ -52,6 +52,15 @@ TEST(Blockwise8Bit, EveryValueOfTheMapIsKept) {
   }
 }
 
+TEST(Blockwise8Bit, HalfwayIsTheLowerCode) {
+  const Blockwise8Bit format(true, at::kCPU);
+  const Tensor map = format.map();
+  const Tensor halfway = (map.narrow(0, 0, 255) + map.narrow(0, 1, 255)) / 2;
+  // With a 1 in it, the block's scale is 1.
+  EXPECT_TRUE(at::equal(round_trip(format, at::cat({halfway, at::ones({1})})).narrow(0, 0, 255),
+                        map.narrow(0, 0, 255)));
+}
+
 TEST(Blockwise8Bit, BlocksAreScaledApart) {
   const Blockwise8Bit format(true, at::kCPU);
   const Tensor numbers = at::cat({at::full({256}, 1e-20), at::full({256}, 1e10), at::zeros({256})});

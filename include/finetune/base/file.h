@@ -27,6 +27,8 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::filesystem::path& path() const { return path_; }
+  /// Takes a part of the mapping out of this process's memory; reading it again reads the file.
+  void release(std::span<const std::byte> part) const;
 
  private:
   std::filesystem::path path_;

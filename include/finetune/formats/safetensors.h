@@ -40,6 +40,9 @@ class SafetensorsFile {
   /// writing to it is undefined. Unaligned data are copied. Throws Error(model) when the name is
   /// not there.
   Tensor tensor(const std::string& name) const;
+  /// Takes the tensor's mapped bytes out of this process's memory, where they were read for the
+  /// last time.
+  void release(const std::string& name) const;
 
  private:
   void parse_header();
@@ -68,6 +71,8 @@ class WeightFolder {
   /// nullptr when the name is not there.
   const TensorInfo* find(const std::string& name) const;
   Tensor tensor(const std::string& name) const;
+  /// As SafetensorsFile::release.
+  void release(const std::string& name) const;
 
  private:
   void open_shard(const std::filesystem::path& folder, const std::string& file_name);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "finetune/config/choices.h"
 #include "finetune/model/model_config.h"
 #include "finetune/nn/attention.h"
 #include "finetune/nn/linear.h"
@@ -97,6 +98,13 @@ class CausalLM {
   /// "model.embed_tokens" and "lm_head", in this family's names.
   std::string embeddings_name() const { return config.names.prefix + config.names.embeddings; }
   std::int64_t parameter_count() const;
+  /// Bytes that the weights of the linears take, and those they would take in the computing type.
+  struct LinearBytes {
+    std::uint64_t stored = 0, dense = 0;
+  };
+  LinearBytes linear_bytes() const;
+  /// Whether any linear is quantized.
+  bool quantized() const;
 
  private:
   Tensor forward(const Tensor& input_ids, std::span<const std::int64_t> starts,
@@ -111,10 +119,14 @@ struct LoadOptions {
       at::kFloat;  ///< computing and holding; a file of the same type stays mapped
   at::Device device = at::kCPU;
   bool allow_extra_tensors = false;
+  Quantization quantization =
+      Quantization::none;    ///< of the blocks' linears; routers, embeddings and head stay
+  bool double_quant = true;  ///< with nf4: the block scales too
 };
 
-/// Loads a Hugging Face folder. All missing, extra and misshapen tensors are reported in one
-/// Error(model).
+/// Loads a Hugging Face folder, quantizing one tensor after the other. Weights that the files hold
+/// in bitsandbytes' NF4 stay as they are, whatever the options say. All missing, extra and
+/// misshapen tensors are reported in one Error(model).
 CausalLM load_model(const std::filesystem::path& folder, const LoadOptions& options);
 
 /// The floating type most weights of a folder are stored in.

@@ -1,0 +1,250 @@
+"""NF4 bit for bit with bitsandbytes, its checkpoints, and training on quantized weights."""
+
+import json
+
+import family
+import peer
+import pytest
+import toy
+import torch
+from program import SHARED_DIR, metrics, predictions, run, train, write_rows
+from safetensors.torch import load_file, save_file
+
+functional = pytest.importorskip("bitsandbytes.functional")
+
+ROWS = toy.rows(16, seed=5)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# The layers' sizes: whole blocks; a short last block and an odd number of weights, with more than 256
+# blocks; so many blocks that the mean of their absmax is summed by several threads.
+SIZES = {"whole": {"hidden_size": 64, "intermediate_size": 384},
+         "odd": {"hidden_size": 33, "head_dim": 6, "intermediate_size": 701, "num_hidden_layers": 1},
+         "large": {"hidden_size": 1500, "head_dim": 8, "intermediate_size": 1501, "num_hidden_layers": 1}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl", ROWS)
+
+
+@pytest.fixture(scope="module")
+def two_rows(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("two_rows") / "rows.jsonl", ROWS[:2])
+
+
+def make_model(folder, dtype=torch.float32, zeros=False, **sizes):
+    toy.make_model(folder, **sizes)
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+    if zeros:
+        tensors["model.layers.0.self_attn.k_proj.weight"].zero_()
+        tensors["model.layers.0.mlp.down_proj.weight"].flatten()[:640].zero_()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    peer.change_config(folder, torch_dtype=str(dtype).removeprefix("torch."))
+    return folder
+
+
+def linears(folder):
+    """Name -> weight of the linears of the blocks."""
+    return {name: tensor for name, tensor in load_file(folder / "model.safetensors").items()
+            if "_proj." in name}
+
+
+def quantize(weight, double_quant):
+    return functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=double_quant)
+
+
+@pytest.mark.parametrize("sizes, dtype, double_quant", [
+    *((sizes, dtype, double_quant) for sizes in ("whole", "odd") for dtype in DTYPES for double_quant in (True, False)),
+    ("large", "float32", True)])
+def test_bits(tmp_path, monkeypatch, two_rows, sizes, dtype, double_quant):
+    """What the cache holds is what bitsandbytes stores, tensor by tensor, and computing with it is computing
+    with the numbers that bitsandbytes dequantizes."""
+    model = make_model(tmp_path / "model", DTYPES[dtype], zeros=sizes == "odd", **SIZES[sizes])
+    threads = f"num_threads={torch.get_num_threads()}"
+    settings = ["quantization=nf4", f"double_quant={str(double_quant).lower()}", threads]
+    monkeypatch.setenv("FINETUNE_CACHE_DIR", str(tmp_path / "cache"))
+    ours, again = (predictions(tmp_path, model, two_rows, *settings)["base"] for _ in range(2))
+    narrow = predictions(tmp_path, model, two_rows, *settings, "dtype=bfloat16")["base"]
+    monkeypatch.delenv("FINETUNE_CACHE_DIR")
+    file, = (tmp_path / "cache").glob("nf4-*/model.safetensors")
+    stored, dense = load_file(file), load_file(model / "model.safetensors")
+    for name, weight in linears(model).items():
+        codes, state = quantize(weight, double_quant)
+        theirs = {name: codes, **{f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}}
+        found = {key: stored.pop(key) for key in theirs}
+        header = f"{name}.quant_state.bitsandbytes__nf4"
+        assert json.loads(bytes(found.pop(header))) == json.loads(bytes(theirs.pop(header)))
+        for key, value in theirs.items():
+            assert found[key].dtype == value.dtype and torch.equal(found[key], value), key
+        state.dtype = torch.float32
+        dense[name] = functional.dequantize_4bit(codes, state)
+    assert not stored
+    assert ours == again
+    for name, tensor in dense.items():
+        dense[name] = tensor.float()
+    plain = toy.make_model(tmp_path / "plain", **SIZES[sizes])
+    save_file(dense, plain / "model.safetensors", metadata={"format": "pt"})
+    assert [row["nll"] for row in ours] == [row["nll"] for row in predictions(tmp_path, plain, two_rows, threads)["base"]]
+    dense = predictions(tmp_path, plain, two_rows, threads, "dtype=bfloat16")["base"]
+    assert [row["nll"] for row in narrow] == [row["nll"] for row in dense]
+
+
+def test_cache_is_used_and_made_again_when_damaged(tmp_path, data):
+    model = make_model(tmp_path / "model", **SIZES["whole"])
+    environment = {"FINETUNE_CACHE_DIR": str(tmp_path / "cache")}
+    command = ["generate", "--model", model, "--prompt", "pod =", "quantization=nf4", "template=none", "dtype=float32",
+               "--max-new-tokens", "16"]
+    first = run(*command, env=environment).stdout
+    file, = (tmp_path / "cache").glob("nf4-*/model.safetensors")
+    good = file.read_bytes()
+    save_file({name: torch.zeros_like(tensor) if name.endswith("proj.weight") else tensor
+               for name, tensor in load_file(file).items()}, file)
+    assert run(*command, env=environment).stdout != first
+    file.write_bytes(good[:-10])
+    assert run(*command, env=environment).stdout == first
+    assert file.read_bytes() == good
+
+
+def load_quantized(folder, double_quant=True, **options):
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                                      bnb_4bit_use_double_quant=double_quant,
+                                      bnb_4bit_compute_dtype=torch.float32, **options)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
+                                                quantization_config=quantization, device_map="cpu").eval()
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma2", "phi3", "gpt2", "gpt_neox"])
+def test_likelihoods(tmp_path, data, name):
+    """Also of GPT-2, whose transposed weights transformers turns round before it quantizes them."""
+    model = family.make(tmp_path / "model", name)
+    encoded = peer.encode(model, ROWS)
+    ours = predictions(tmp_path, model, data, "quantization=nf4")["base"]
+    theirs = peer.nlls(load_quantized(model), encoded)
+    assert [row["nll"] for row in ours] == pytest.approx(theirs, rel=1e-5)
+    assert theirs != pytest.approx(peer.nlls(peer.load(model), encoded), rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"double_quant": False}, {"bnb_4bit_quant_storage": torch.bfloat16}], ids=str)
+def test_checkpoint_of_transformers(tmp_path, model, data, options):
+    theirs = load_quantized(model, **options)
+    theirs.save_pretrained(tmp_path / "quantized")
+    toy.make_tokenizer(tmp_path / "quantized")
+    expected = peer.nlls(theirs, peer.encode(model, ROWS))
+    ours = predictions(tmp_path, tmp_path / "quantized", data)["base"]
+    assert [row["nll"] for row in ours] == pytest.approx(expected, rel=1e-5)
+    out = train(tmp_path, model_name_or_path=tmp_path / "quantized", datasets=[data], template="none", max_steps=3)
+    assert metrics(out)[0]["loss"] > 0
+    done = run("train", f"model_name_or_path={tmp_path / 'quantized'}", f"datasets={data}", "template=none",
+               "method=full", f"output_dir={tmp_path / 'full'}", expect=2)
+    assert "method: full trains them" in done.stderr
+
+
+@pytest.mark.parametrize("config, method", [
+    ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}, "bitsandbytes' fp4"),
+    ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes' int8"),
+    ({"quant_method": "gptq", "bits": 4}, "gptq"),
+], ids=["fp4", "int8", "gptq"])
+def test_other_quantizations_are_refused(tmp_path, data, config, method):
+    model = toy.make_model(tmp_path / "model", quantization_config=config)
+    done = run("eval", "--model", model, "--data", data, "template=none", expect=4)
+    assert f"its weights are quantized with {method}" in done.stderr
+
+
+def test_damaged_checkpoint_is_refused(tmp_path, model, data):
+    folder = tmp_path / "quantized"
+    load_quantized(model).save_pretrained(folder)
+    toy.make_tokenizer(folder)
+    whole, name = load_file(folder / "model.safetensors"), "model.layers.1.mlp.up_proj.weight"
+    state = f"{name}.quant_state.bitsandbytes__nf4"
+
+    def stderr(**changes):
+        tensors = {key: changes.get(key, tensor) for key, tensor in whole.items()}
+        tensors = {key: tensor for key, tensor in tensors.items() if tensor is not None}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return run("eval", "--model", folder, "--data", data, "template=none", expect=4).stderr
+
+    def text(**fields):
+        header = {**json.loads(bytes(whole[state])), **fields}
+        return torch.tensor(list(json.dumps(header).encode()), dtype=torch.uint8)
+
+    assert f"has no tensor {name}.absmax" in stderr(**{f"{name}.absmax": None})
+    assert "of codes; expected" in stderr(**{name: whole[name][:-1].contiguous()})
+    assert ".nested_absmax of 2 F32; expected 1 F32" in stderr(**{f"{name}.nested_absmax": torch.ones(2)})
+    assert "that is not JSON" in stderr(**{state: torch.tensor([123], dtype=torch.uint8)})
+    assert "blocks of 128 and 256" in stderr(**{state: text(blocksize=128)})
+    assert "misshapen" in stderr(**{state: text(shape=[32, 48])})
+    assert "not as bitsandbytes writes it" in stderr(**{state: text(nested_offset="x")})
+
+
+def curve(model, encoded, steps, rate, batch):
+    parameters = list(peer.trainable(model).values())
+    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    for step in range(steps):
+        first = step * batch % len(encoded)
+        loss = peer.mean_loss(model, encoded[first:first + batch])
+        optimizer.zero_grad()
+        loss.backward()
+        yield loss.item()
+        optimizer.step()
+
+
+def train_curve(tmp_path, model, data, adapter, steps, rate, batch, **keys):
+    out = train(tmp_path, model_name_or_path=model, datasets=[data], template="none", shuffle=False,
+                init_lora_weights=adapter, learning_rate=rate, max_steps=steps, lr_scheduler_type="constant",
+                weight_decay=0.0, max_grad_norm=0, per_device_train_batch_size=batch, **keys)
+    return [line["loss"] for line in metrics(out)]
+
+
+def test_fifty_steps_with_peft_and_bitsandbytes(tmp_path, model, data):
+    from peft import PeftModel
+    steps, rate, batch = 50, 5e-3, 4
+    adapter = peer.make_adapter(tmp_path / "adapter", model, target_modules="all-linear")
+    ours = train_curve(tmp_path, model, data, adapter, steps, rate, batch, method="qlora")
+    theirs = PeftModel.from_pretrained(load_quantized(model), adapter, is_trainable=True).train()
+    theirs = list(curve(theirs, peer.encode(model, ROWS), steps, rate, batch))
+    print("largest difference", max(abs(a - b) / b for a, b in zip(ours, theirs)))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+    assert theirs[-1] < theirs[0] * 0.9
+    dense = train_curve(tmp_path / "dense", model, data, adapter, steps, rate, batch)
+    assert ours != pytest.approx(dense, rel=1e-3)
+
+
+def test_fifty_steps_of_a_real_model(tmp_path, data):
+    from peft import PeftModel
+    base = SHARED_DIR / "data/models/stories260K-llama-hf"
+    if not base.is_dir():
+        pytest.skip(f"no {base}")
+    steps, rate, batch = 50, 1e-2, 2
+    texts = ["Once upon a time, there was a cat.", "Lily and Tom went to the park to play with a red ball."]
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": text, "completion": " The end."} for text in texts])
+    from transformers import AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    encoded = []
+    for text in texts:
+        plain = tokenizer(text + " The end.", add_special_tokens=False, return_offsets_mapping=True)
+        encoded.append(([tokenizer.bos_token_id, *plain["input_ids"], tokenizer.eos_token_id],
+                        [False, *(end > len(text) for _, end in plain["offset_mapping"]), True]))
+    adapter = peer.make_adapter(tmp_path / "adapter", base)
+    ours = train_curve(tmp_path, base, rows, adapter, steps, rate, batch, load_in_4bit=True)
+    theirs = PeftModel.from_pretrained(load_quantized(base), adapter, is_trainable=True).train()
+    theirs = list(curve(theirs, encoded, steps, rate, batch))
+    print("largest difference", max(abs(a - b) / b for a, b in zip(ours, theirs)))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_int8_is_close_to_dense(tmp_path, model, data):
+    dense, approximate = (predictions(tmp_path, model, data, f"quantization={word}")["base"] for word in ("none", "int8"))
+    assert [row["nll"] for row in approximate] == pytest.approx([row["nll"] for row in dense], rel=1e-2)
+    assert approximate != dense
+    adapter = peer.make_adapter(tmp_path / "adapter", model)
+    ours, exact = (train_curve(tmp_path / word, model, data, adapter, 20, 5e-3, 4, quantization=word)
+                   for word in ("int8", "none"))
+    assert ours == pytest.approx(exact, rel=1e-2)
+
+
+def test_all_methods_say_what_they_hold(tmp_path, model, data):
+    done = run("eval", "--model", model, "--data", data, "template=none", "quantization=nf4")
+    assert "quantized" in done.stderr and "less than in" in done.stderr
+    done = run("train", f"model_name_or_path={model}", f"datasets={data}", "method=full", "quantization=nf4",
+               f"output_dir={tmp_path / 'out'}", expect=2)
+    assert "method: full trains them" in done.stderr
