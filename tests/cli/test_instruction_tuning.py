@@ -34,7 +34,7 @@ def test_label_smoothing_is_for_training_only(tmp_path, model):
     data = write_rows(tmp_path / "rows.jsonl", toy.rows(8))
     runs = {share: train(tmp_path / str(share), label_smoothing=share, eval_datasets=[data], **keys(model, data))
             for share in (0, 0.3)}
-    assert losses(runs[0.3])[0] > losses(runs[0])[0]
+    assert losses(runs[0.3])[0] != pytest.approx(losses(runs[0])[0], rel=1e-4)  # a random model: either way
     before = [metrics(run, "eval_loss")[0]["eval_loss"] for run in runs.values()]
     assert before[0] == before[1]
 
