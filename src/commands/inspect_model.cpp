@@ -82,12 +82,12 @@ void run_inspect_model(const InspectFolderOptions& options) {
         options.json);
 }
 
-/// "16", or "4 to 16".
+/// 16, or "4 to 16".
 template <typename T>
-std::string spread(const std::set<T>& values) {
-  if (values.empty()) return "-";
-  return values.size() == 1 ? fmt::format("{}", *values.begin())
-                            : fmt::format("{} to {}", *values.begin(), *values.rbegin());
+ordered_json spread(const std::set<T>& values) {
+  if (values.empty()) return {};
+  if (values.size() == 1) return *values.begin();
+  return fmt::format("{} to {}", *values.begin(), *values.rbegin());
 }
 
 void run_inspect_adapter(const InspectFolderOptions& options) {
