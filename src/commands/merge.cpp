@@ -3,7 +3,6 @@
 #include "finetune/base/file.h"
 #include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
-#include "finetune/formats/safetensors.h"
 #include "finetune/model/write_model.h"
 
 namespace finetune {
@@ -48,9 +47,7 @@ PeftAdapter open_adapters(const MergeOptions& options) {
 
 void write_combined(const PeftAdapter& adapter, const MergeOptions& options) {
   make_folder(options.output);
-  const fs::path output = options.output;
-  write_safetensors(output / kAdapterWeightsFile, peft_tensors(adapter), {{"format", "pt"}});
-  write_file_atomically(output / kAdapterConfigFile, peft_config_json(adapter));
+  write_peft_adapter(options.output, adapter);
   write_output(
       "-", fmt::format("{} adapters are one, in {}\n", options.adapters.size(), options.output));
 }

@@ -79,8 +79,7 @@ std::string read_init(const ordered_json& config, const fs::path& path) {
       path.string(), init->dump());
 }
 
-/// rank_pattern or alpha_pattern: the first key that is the module's name, or ends it after a dot,
-/// gives the value. Source: PEFT's get_pattern_key.
+/// rank_pattern or alpha_pattern: the first key that matches gives the value.
 double pattern_value(const ordered_json& config, const fs::path& path, const char* key,
                      const std::string& module, double fallback) {
   const auto pattern = config.find(key);
@@ -91,8 +90,7 @@ double pattern_value(const ordered_json& config, const fs::path& path, const cha
            value.dump(), name);
     }
     try {
-      if (std::regex_match(module, std::regex("(.*\\.)?(" + name + ")")))
-        return value.get<double>();
+      if (pattern_matches(name, module)) return value.get<double>();
     } catch (const std::regex_error& error) {
       fail(ErrorKind::model, "{}: '{}' has the key '{}', which is no regular expression ({})",
            path.string(), key, name, error.what());
@@ -259,9 +257,13 @@ ordered_json ia3_config(const PeftAdapter& adapter) {
 
 }  // namespace
 
-double PeftAdapter::scaling(const PeftLora& lora) const {
-  const auto rank = static_cast<double>(lora.rank());
-  return lora.alpha / (use_rslora ? std::sqrt(rank) : rank);
+double lora_scaling(double alpha, std::int64_t rank, bool use_rslora) {
+  const auto r = static_cast<double>(rank);
+  return alpha / (use_rslora ? std::sqrt(r) : r);
+}
+
+bool pattern_matches(const std::string& key, const std::string& module) {
+  return std::regex_match(module, std::regex("(.*\\.)?(" + key + ")"));
 }
 
 bool PeftAdapter::use_dora() const {
@@ -289,6 +291,11 @@ PeftAdapter read_peft_adapter(const fs::path& folder) {
   if (!extra.empty()) throw Error(ErrorKind::model, join_problems(extra));
   finish_modules(folder, config, adapter);
   return adapter;
+}
+
+void write_peft_adapter(const fs::path& folder, const PeftAdapter& adapter) {
+  write_safetensors(folder / kAdapterWeightsFile, peft_tensors(adapter), {{"format", "pt"}});
+  write_file_atomically(folder / kAdapterConfigFile, peft_config_json(adapter));
 }
 
 std::string peft_config_json(const PeftAdapter& adapter) {

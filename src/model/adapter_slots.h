@@ -4,6 +4,8 @@
 #include "finetune/formats/peft.h"
 #include "finetune/model/causal_lm.h"
 
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -38,8 +40,10 @@ bool named(const std::string& module, const std::string& wanted);
 std::string last_part(const std::string& name);
 
 /// Matrices to begin with, by the configuration's init_lora_weights, rank_pattern and
-/// alpha_pattern; float32 on the model's device. Throws Error(config).
-Lora new_lora(const AdapterSlot& slot, const Config& config, const at::Device& device);
+/// alpha_pattern; float32 on the model's device. `stored`: the base's tensors as its files hold
+/// them, which LoftQ reads. Throws Error(config).
+Lora new_lora(const AdapterSlot& slot, const Config& config,
+              const std::map<std::string, Tensor>& stored, const at::Device& device);
 
 /// The matrices of a saved adapter as they work over `weight` [O, I]: with the constant part that
 /// PiSSA and OLoRA imply.

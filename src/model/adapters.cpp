@@ -2,6 +2,7 @@
 
 #include "finetune/base/error.h"
 #include "finetune/formats/safetensors.h"
+#include "finetune/model/write_model.h"
 #include "model/adapter_slots.h"
 
 #include <ATen/TensorOperators.h>
@@ -10,7 +11,6 @@
 #include <ATen/ops/ones.h>
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <regex>
 #include <set>
@@ -25,10 +25,8 @@ void check_pattern(const std::map<std::string, T>& pattern, const std::string& k
                    const std::vector<AdapterSlot>& slots) {
   for (const auto& [name, value] : pattern) {
     try {
-      const std::regex regex("(.*\\.)?(" + name + ")");
-      if (std::any_of(slots.begin(), slots.end(), [&](const AdapterSlot& slot) {
-            return std::regex_match(slot.name, regex);
-          })) {
+      if (std::any_of(slots.begin(), slots.end(),
+                      [&](const AdapterSlot& slot) { return pattern_matches(name, slot.name); })) {
         continue;
       }
     } catch (const std::regex_error& error) {
@@ -119,7 +117,11 @@ void attach_new_lora(CausalLM& model, const Config& config) {
   check_pattern(config.rank_pattern, "rank_pattern", selected);
   check_pattern(config.alpha_pattern, "alpha_pattern", selected);
   std::map<std::string, Lora> fresh;
-  for (const AdapterSlot& slot : selected) fresh[slot.name] = new_lora(slot, config, model.device);
+  const auto stored = config.init_lora_weights.kind == LoraInit::Kind::loftq
+                          ? read_model_tensors(config.model_name_or_path)
+                          : std::map<std::string, Tensor>();
+  for (const AdapterSlot& slot : selected)
+    fresh[slot.name] = new_lora(slot, config, stored, model.device);
   for (const AdapterSlot& slot : adapter_slots(model)) {
     const auto found = fresh.find(slot.name);
     stack(slot, *slot.lora,
@@ -282,9 +284,11 @@ PeftAdapter adapter_of(CausalLM& model) {
     if (!*slot.lora) continue;
     const Lora& lora = **slot.lora;
     const Tensor a = on_cpu(lora.whole_a());
-    const auto ratio = static_cast<double>(a.size(0));
-    adapter.modules[slot.name] = {a, on_cpu(lora.whole_b()), on_cpu(lora.magnitude),
-                                  lora.scaling * (lora.use_rslora ? std::sqrt(ratio) : ratio),
+    // A constant part makes the rank larger; the scaling stays.
+    const double alpha = lora.constant_a.defined()
+                             ? lora.scaling / lora_scaling(1.0, a.size(0), lora.use_rslora)
+                             : lora.alpha;
+    adapter.modules[slot.name] = {a, on_cpu(lora.whole_b()), on_cpu(lora.magnitude), alpha,
                                   slot.embedding};
     adapter.use_rslora = lora.use_rslora;
     adapter.lora_dropout = lora.dropout;

@@ -2,10 +2,10 @@
 
 #include "finetune/base/error.h"
 #include "finetune/base/random.h"
+#include "finetune/nn/generator.h"
 #include "model/blocks.h"
 #include "model/rope.h"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty_like.h>
@@ -26,9 +26,8 @@ constexpr std::uint64_t kNoiseStream = 0x6e656674;  // apart from dropout's
 /// Source: Jain et al. 2023, arXiv 2310.05914.
 Tensor with_noise(const Tensor& x, std::span<const std::int64_t> starts,
                   const ForwardContext& context) {
-  at::Generator generator = at::globalContext().defaultGenerator(x.device()).clone();
-  generator.set_current_seed(mix_seed({context.seed, kNoiseStream}));
-  Tensor noise = at::empty_like(x, x.options().requires_grad(false)).uniform_(-1.0, 1.0, generator);
+  Tensor noise = at::empty_like(x, x.options().requires_grad(false));
+  noise.uniform_(-1.0, 1.0, seeded_generator(x.device(), mix_seed({context.seed, kNoiseStream})));
   for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
     const std::int64_t tokens = starts[s + 1] - starts[s];
     if (tokens == 0) continue;

@@ -1,6 +1,5 @@
 #include "finetune/base/error.h"
 #include "finetune/base/random.h"
-#include "finetune/model/write_model.h"
 #include "model/adapter_slots.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -12,7 +11,6 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
-#include <regex>
 
 namespace finetune {
 
@@ -71,7 +69,7 @@ T pattern_value(const std::map<std::string, T>& pattern, const std::string& modu
                 const std::string& key, T fallback) {
   const std::string* matched = nullptr;
   for (const auto& [name, value] : pattern) {
-    if (!std::regex_match(module, std::regex("(.*\\.)?(" + name + ")"))) continue;
+    if (!pattern_matches(name, module)) continue;
     if (matched != nullptr && pattern.at(*matched) != value) {
       fail(ErrorKind::config, "{}: '{}' and '{}' both match {}, with different values", key,
            *matched, name, module);
@@ -92,8 +90,8 @@ void check_rank(const AdapterSlot& slot, std::int64_t rank, const char* init) {
 }
 
 /// What the stored weight lost when it was quantized.
-Tensor quantization_error(const AdapterSlot& slot, const Config& config) {
-  const auto stored = read_model_tensors(config.model_name_or_path);
+Tensor quantization_error(const AdapterSlot& slot, const Config& config,
+                          const std::map<std::string, Tensor>& stored) {
   const Tensor full = stored.at(slot.name + ".weight").to(at::kFloat);
   if (full.sizes() != slot.weight().sizes()) {
     fail(ErrorKind::config,
@@ -104,7 +102,8 @@ Tensor quantization_error(const AdapterSlot& slot, const Config& config) {
   return full - slot.weight().cpu().to(at::kFloat);
 }
 
-Pair start_of(const AdapterSlot& slot, const Config& config, std::int64_t rank, double scaling,
+Pair start_of(const AdapterSlot& slot, const Config& config,
+              const std::map<std::string, Tensor>& stored, std::int64_t rank, double scaling,
               const at::Generator& generator) {
   const LoraInit& init = config.init_lora_weights;
   const auto weight = [&] { return slot.weight().cpu().to(at::kFloat); };
@@ -120,7 +119,7 @@ Pair start_of(const AdapterSlot& slot, const Config& config, std::int64_t rank, 
   }
   if (slot.linear != nullptr && init.kind == LoraInit::Kind::loftq) {
     check_rank(slot, rank, "loftq");
-    return singular_start(quantization_error(slot, config), rank, scaling);
+    return singular_start(quantization_error(slot, config, stored), rank, scaling);
   }
   return standard_start(slot, rank, init.kind == LoraInit::Kind::gaussian, generator);
 }
@@ -138,7 +137,8 @@ Tensor row_lengths(const AdapterSlot& slot, const Lora& lora) {
 
 }  // namespace
 
-Lora new_lora(const AdapterSlot& slot, const Config& config, const at::Device& device) {
+Lora new_lora(const AdapterSlot& slot, const Config& config,
+              const std::map<std::string, Tensor>& stored, const at::Device& device) {
   const std::int64_t rank =
       pattern_value(config.rank_pattern, slot.name, "rank_pattern", config.lora_rank);
   Lora lora;
@@ -148,7 +148,7 @@ Lora new_lora(const AdapterSlot& slot, const Config& config, const at::Device& d
   lora.dropout = config.lora_dropout;
   const auto generator = at::make_generator<at::CPUGeneratorImpl>(
       mix_seed({static_cast<std::uint64_t>(config.seed), kInitStream, slot.index}));
-  const Pair start = start_of(slot, config, rank, lora.scaling, generator);
+  const Pair start = start_of(slot, config, stored, rank, lora.scaling, generator);
   lora.a = start.a.to(device);
   lora.b = start.b.to(device);
   const LoraInit::Kind init = config.init_lora_weights.kind;

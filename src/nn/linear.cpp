@@ -2,8 +2,8 @@
 
 #include "finetune/base/error.h"
 #include "finetune/base/random.h"
+#include "finetune/nn/generator.h"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
@@ -13,8 +13,6 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
-
-#include <cmath>
 
 namespace finetune {
 
@@ -26,10 +24,8 @@ namespace {
 /// Zero with probability `p`, else 1 / (1 - p); the same for the same seed, so backward makes it
 /// again.
 Tensor dropout_mask(const Tensor& like, double p, std::uint64_t seed) {
-  at::Generator generator = at::globalContext().defaultGenerator(like.device()).clone();
-  generator.set_current_seed(seed);
   Tensor mask = at::empty_like(like);
-  mask.bernoulli_(1.0 - p, generator);
+  mask.bernoulli_(1.0 - p, seeded_generator(like.device(), seed));
   return mask.div_(1.0 - p);
 }
 
@@ -143,11 +139,6 @@ Tensor adapted_forward(const Linear& linear, const Tensor& x, const std::optiona
 Tensor Lora::whole_a() const { return constant_a.defined() ? at::cat({a, constant_a}, 0) : a; }
 
 Tensor Lora::whole_b() const { return constant_b.defined() ? at::cat({b, constant_b}, 1) : b; }
-
-double lora_scaling(double alpha, std::int64_t rank, bool use_rslora) {
-  const auto r = static_cast<double>(rank);
-  return alpha / (use_rslora ? std::sqrt(r) : r);
-}
 
 Tensor Linear::forward(const Tensor& x, const ForwardContext& context) const {
   // Autograd wants an absent tensor as nullopt, not as an undefined one.

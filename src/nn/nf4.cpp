@@ -284,17 +284,18 @@ Tensor nf4_dequantize(const Nf4Tensor& weight, at::ScalarType dtype) {
 
 Tensor nf4_quant_map() { return at::tensor(at::ArrayRef<float>(kCode.data(), kCode.size())); }
 
-Tensor dynamic_quant_map() {
+Tensor dynamic_quant_map(bool is_signed) {
   constexpr int kExponents = 7;
   std::vector<float> values = {0.0F, 1.0F};
   for (int i = 0; i < kExponents; ++i) {
-    const Tensor bounds = at::linspace(0.1, 1.0, (1 << i) + 1, at::kFloat);
+    const int fractions = 1 << (is_signed ? i : i + 1);
+    const Tensor bounds = at::linspace(0.1, 1.0, fractions + 1, at::kFloat);
     const float* bound = bounds.const_data_ptr<float>();
     const auto power = static_cast<float>(std::pow(10.0, i - (kExponents - 1)));
-    for (int k = 0; k < 1 << i; ++k) {
+    for (int k = 0; k < fractions; ++k) {
       const float value = power * ((bound[k] + bound[k + 1]) / 2.0F);
       values.push_back(value);
-      values.push_back(-value);
+      if (is_signed) values.push_back(-value);
     }
   }
   std::sort(values.begin(), values.end());

@@ -37,8 +37,7 @@ void Artifact::save_exact(const fs::path& folder) const {
 void Artifact::save_adapter(const fs::path& folder) const {
   PeftAdapter adapter = adapter_of(model_);
   adapter.base_model_name_or_path = base_.string();
-  write_safetensors(folder / kAdapterWeightsFile, peft_tensors(adapter), {{"format", "pt"}});
-  write_file_atomically(folder / kAdapterConfigFile, peft_config_json(adapter));
+  write_peft_adapter(folder, adapter);
 }
 
 void Artifact::save_model(const fs::path& folder, std::optional<at::ScalarType> dtype) const {

@@ -1,36 +1,15 @@
 #include "train/blockwise_8bit.h"
 
+#include "finetune/nn/nf4.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bucketize.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/linspace.h>
-#include <ATen/ops/tensor.h>
-
-#include <cmath>
 
 namespace finetune {
 
 namespace {
-
-constexpr std::int64_t kExponents = 7;
-
-/// Every exponent has twice the fractions of the one below: the more zeros lead, the fewer bits are
-/// left. Computed in float32 in bitsandbytes' order, so that the values are its own bit for bit.
-Tensor dynamic_map(bool is_signed) {
-  std::vector<Tensor> parts = {at::tensor({0.0F, 1.0F})};
-  for (std::int64_t i = 0; i < kExponents; ++i) {
-    const std::int64_t fractions = std::int64_t{1} << (is_signed ? i : i + 1);
-    const Tensor bounds = at::linspace(0.1, 1.0, fractions + 1, at::kFloat);
-    const Tensor means =
-        (bounds.narrow(0, 0, fractions) + bounds.narrow(0, 1, fractions)).div_(2.0);
-    const double scale = std::pow(10.0, static_cast<double>(i - (kExponents - 1)));
-    parts.push_back(means * scale);
-    if (is_signed) parts.push_back(means * -scale);
-  }
-  return std::get<0>(at::cat(parts).sort());
-}
 
 constexpr std::int64_t kGrain = 1 << 14;  // elements below which a second thread does not pay
 
@@ -70,7 +49,7 @@ Tensor look_up(const Tensor& map, const Tensor& codes) {
 }  // namespace
 
 Blockwise8Bit::Blockwise8Bit(bool is_signed, at::Device device) {
-  const Tensor map = dynamic_map(is_signed);
+  const Tensor map = dynamic_quant_map(is_signed);
   map_ = map.to(device);
   bounds_ = (map.narrow(0, 0, 255) + map.narrow(0, 1, 255)).div_(2.0).to(device);
 }

@@ -14,6 +14,19 @@ namespace finetune {
 
 double EvalResult::perplexity() const { return std::exp(loss); }
 
+std::vector<double> sum_by_example(const Dataset& dataset, std::span<const std::int64_t> indices,
+                                   const Tensor& token_nll) {
+  const Tensor nll = token_nll.to(at::kDouble).cpu();
+  std::vector<double> sums;
+  std::int64_t row = 0;
+  for (const std::int64_t index : indices) {
+    const std::int64_t tokens = dataset.examples[static_cast<std::size_t>(index)].supervised_tokens;
+    sums.push_back(nll.narrow(0, row, tokens).sum().item<double>());
+    row += tokens;
+  }
+  return sums;
+}
+
 EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t batch_size) {
   const at::NoGradGuard no_grad;
   EvalResult result;
@@ -27,16 +40,10 @@ EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t 
     const Tensor hidden = model.hidden_states(batch.input_ids, batch.starts, ForwardContext{});
     const TokenScores scores =
         score_tokens(hidden.index_select(0, batch.target_rows), model.head(), batch.targets);
-    const Tensor nll = scores.nll.to(at::kDouble).cpu();
     correct += scores.correct.sum().item<std::int64_t>();
-    std::int64_t row = 0;
-    for (const std::int64_t index : indices) {  // targets stand in the order of the examples
-      const std::int64_t tokens =
-          dataset.examples[static_cast<std::size_t>(index)].supervised_tokens;
-      result.nll.push_back(nll.narrow(0, row, tokens).sum().item<double>());
-      row += tokens;
-    }
-    result.supervised_tokens += row;
+    const std::vector<double> sums = sum_by_example(dataset, indices, scores.nll);
+    result.nll.insert(result.nll.end(), sums.begin(), sums.end());
+    result.supervised_tokens += batch.supervised_tokens();
   }
   const double total = std::accumulate(result.nll.begin(), result.nll.end(), 0.0);
   const auto tokens = static_cast<double>(std::max<std::int64_t>(result.supervised_tokens, 1));

@@ -1,5 +1,7 @@
 #include "train/source_loss.h"
 
+#include "finetune/train/evaluate.h"
+
 #include <algorithm>
 
 namespace finetune {
@@ -14,14 +16,12 @@ void SourceLoss::begin_step() {
 
 void SourceLoss::add(const Batch& batch, const Tensor& token_nll) {
   if (sums_.size() < 2) return;
-  const Tensor nll = token_nll.to(at::kDouble).cpu();
-  std::int64_t row = 0;
-  for (const std::int64_t index : batch.examples) {  // targets stand in the order of the examples
-    const Example& example = dataset_.examples[static_cast<std::size_t>(index)];
+  const std::vector<double> sums = sum_by_example(dataset_, batch.examples, token_nll);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    const Example& example = dataset_.examples[static_cast<std::size_t>(batch.examples[i])];
     const auto file = static_cast<std::size_t>(example.origin.file);
-    sums_[file] += nll.narrow(0, row, example.supervised_tokens).sum().item<double>();
+    sums_[file] += sums[i];
     counts_[file] += example.supervised_tokens;
-    row += example.supervised_tokens;
   }
 }
 

@@ -9,7 +9,7 @@ import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from program import metrics, predictions, run, train, write_rows
 from safetensors.torch import load_file
-from test_training import check_gradients, sgd_gradients, step_keys
+from test_training import check_first_loss_and_gradients, step_keys
 
 ROWS = toy.rows(12, seed=6)
 QV = ["q_proj", "v_proj"]
@@ -146,14 +146,7 @@ def test_made_by_peft_continued_here(tmp_path, base, data, name):
 
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"use_dora": True, "target_modules": ["down_proj", "o_proj"]}], ids=str)
 def test_gradients_of_dora(tmp_path, base, data, options):
-    adapter = peer.make_adapter(tmp_path / "adapter", base, **options)
-    line, gradients = sgd_gradients(tmp_path, base, adapter, data)
-    theirs = peer.load_with_adapter(base, adapter, trainable=True)
-    loss = peer.mean_loss(theirs, peer.encode(base, ROWS[:4]))
-    loss.backward()
-    assert line["loss"] == pytest.approx(loss.item(), rel=1e-6)
-    check_gradients(gradients, {name.removesuffix(".weight") if "magnitude" in name else name: parameter
-                                for name, parameter in peer.trainable(theirs).items()})
+    check_first_loss_and_gradients(tmp_path, base, data, ROWS, options)
 
 
 def test_pissa_and_olora_begin_at_the_base(tmp_path, base, data):

@@ -39,21 +39,26 @@ def check_gradients(ours, parameters, tolerance=1e-4):
         assert difference < tolerance, f"{name}: {difference:.2e}"
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"target_modules": "all-linear"}, {"use_rslora": True}, {"target_modules": ["q_proj", "v_proj"], "r": 8},
-    {"target_modules": ["down_proj"]}, {"layers_to_transform": [1]},
-], ids=str)
-def test_first_loss_and_gradients(tmp_path, model, data, options):
+def check_first_loss_and_gradients(tmp_path, model, data, rows, options):
+    """Of a PEFT adapter with these options; `data` holds `rows`."""
     adapter = peer.make_adapter(tmp_path / "adapter", model, **options)
     line, gradients = sgd_gradients(tmp_path, model, adapter, data)
     theirs = peer.load_with_adapter(model, adapter, trainable=True)
-    loss = peer.mean_loss(theirs, peer.encode(model, ROWS[:4]))
+    loss = peer.mean_loss(theirs, peer.encode(model, rows[:4]))
     loss.backward()
     parameters = peer.trainable(theirs)
     assert line["loss"] == pytest.approx(loss.item(), rel=1e-6)
     norm = torch.cat([parameter.grad.flatten() for parameter in parameters.values()]).norm()
     assert line["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
     check_gradients(gradients, parameters)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"target_modules": "all-linear"}, {"use_rslora": True}, {"target_modules": ["q_proj", "v_proj"], "r": 8},
+    {"target_modules": ["down_proj"]}, {"layers_to_transform": [1]},
+], ids=str)
+def test_first_loss_and_gradients(tmp_path, model, data, options):
+    check_first_loss_and_gradients(tmp_path, model, data, ROWS, options)
 
 
 @pytest.mark.parametrize("changes", [

@@ -70,7 +70,7 @@ def make_adapter(folder, base, seed=0, **options):
 
 def trainable(model):
     """Name as in adapter_model.safetensors -> parameter."""
-    return {name.replace(".default", ""): parameter
+    return {name.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector"): parameter
             for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

@@ -10,6 +10,13 @@
 
 namespace finetune {
 
+/// alpha / rank, or alpha / sqrt(rank) with rsLoRA: what B A is multiplied by.
+double lora_scaling(double alpha, std::int64_t rank, bool use_rslora);
+
+/// True when a key of rank_pattern or alpha_pattern means the module: a regular expression for its
+/// name, or for the end of it after a dot. Throws std::regex_error. Source: PEFT's get_pattern_key.
+bool pattern_matches(const std::string& key, const std::string& module);
+
 /// The matrices of one module and what they are multiplied by.
 struct PeftLora {
   Tensor a;          ///< [R, I]; of an embedding lora_embedding_A [R, V]
@@ -43,8 +50,9 @@ struct PeftAdapter {
   std::map<std::string, Tensor> ia3;    ///< module -> ia3_l, [O, 1] or [1, I]
   std::map<std::string, Tensor> saved;  ///< full name of a tensor trained in whole -> its values
 
-  /// alpha / rank, or alpha / sqrt(rank).
-  double scaling(const PeftLora& lora) const;
+  double scaling(const PeftLora& lora) const {
+    return lora_scaling(lora.alpha, lora.rank(), use_rslora);
+  }
   bool use_dora() const;
 };
 
@@ -54,6 +62,9 @@ constexpr const char* kAdapterConfigFile = "adapter_config.json";
 /// Throws Error(model): missing files, a peft_type or variant that this version does not compute,
 /// a tensor that belongs to none, an A without its B, ranks that disagree.
 PeftAdapter read_peft_adapter(const std::filesystem::path& folder);
+
+/// Writes both files of an adapter into a folder that is there. Throws Error(resource).
+void write_peft_adapter(const std::filesystem::path& folder, const PeftAdapter& adapter);
 
 /// The text of adapter_config.json, every field that PEFT itself writes for a causal model. `r`
 /// and `lora_alpha` are those of most modules; the others stand in rank_pattern and alpha_pattern.

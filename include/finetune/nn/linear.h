@@ -41,9 +41,6 @@ struct Lora {
   Tensor whole_b() const;
 };
 
-/// alpha / rank, or alpha / sqrt(rank).
-double lora_scaling(double alpha, std::int64_t rank, bool use_rslora);
-
 /// Learned factors of a linear's input or output. Source: Liu et al. 2022, arXiv 2205.05638
 /// ((IA)3).
 struct Ia3 {

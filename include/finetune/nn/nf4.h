@@ -41,8 +41,10 @@ Tensor nf4_dequantize(const Nf4Tensor& weight, at::ScalarType dtype);
 
 /// The 16 numbers that codes stand for, ascending (float32).
 Tensor nf4_quant_map();
-/// The 256 numbers of the signed 8-bit dynamic type, ascending (float32): what codes of absmax
-/// stand for. Source: Dettmers et al. 2021, arXiv 2110.02861; create_dynamic_map in bitsandbytes.
-Tensor dynamic_quant_map();
+/// The 256 numbers of the 8-bit dynamic type, ascending (float32), from -1 or, without a sign, 0
+/// to 1: every exponent has twice the fractions of the one below. Signed ones are what codes of
+/// absmax stand for. Source: Dettmers et al. 2021, arXiv 2110.02861; create_dynamic_map in
+/// bitsandbytes, bit for bit.
+Tensor dynamic_quant_map(bool is_signed = true);
 
 }  // namespace finetune
