@@ -4,11 +4,14 @@
 
 #include <CLI/CLI.hpp>
 
+#include <malloc.h>
 #include <unistd.h>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
+#include <iostream>
+#include <limits>
 #include <new>
 #include <string>
 
@@ -29,6 +32,15 @@ void limit_spinning(int argc, char** argv) {
   std::error_code error;
   const std::string self = std::filesystem::read_symlink("/proc/self/exe", error).string();
   if (!error) execv(self.c_str(), argv);  // where this fails, the program goes on as it is
+}
+
+/// Large tensors come and go with every step: keep their memory instead of asking the system for
+/// fresh pages, which it has to clear, each time.
+void keep_memory() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
 }
 
 int report(const char* what, int code) {
@@ -55,10 +67,7 @@ int parse_and_run(int argc, char** argv) {
   return signal == 0 ? 0 : 128 + signal;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  limit_spinning(argc, argv);
+int run(int argc, char** argv) {
   try {
     return parse_and_run(argc, argv);
   } catch (const finetune::Error& error) {
@@ -80,4 +89,16 @@ int main(int argc, char** argv) {
     }
     return report(("a defect of finetune: " + what).c_str(), kDefect);
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  limit_spinning(argc, argv);
+  keep_memory();
+  const int code = run(argc, argv);
+  std::cout.flush();
+  std::fflush(nullptr);
+  // Nothing is left to do, and LibTorch's own destructors of statics fail in some CUDA builds.
+  std::_Exit(code);
 }

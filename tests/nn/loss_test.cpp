@@ -51,20 +51,22 @@ TEST(CrossEntropySum, TrainedHeadBelowFrozenHiddenStates) {
 
 TEST(CrossEntropySum, TilesAddUp) {
   // A tile holds 16 Mi logits: 4 rows of this vocabulary, so 4 + 4 + 1. One row alone is one tile.
+  // In double: float32 sums of four million terms differ with the shape of the product.
   const std::int64_t vocabulary = 1 << 22, rows = 9;
-  const Tensor hidden = leaf(reference::random({rows, 2}, 1, at::kFloat)),
-               head = leaf(reference::random({vocabulary, 2}, 2, at::kFloat));
+  const Tensor hidden = leaf(reference::random({rows, 2}, 1, at::kDouble)),
+               head = leaf(reference::random({vocabulary, 2}, 2, at::kDouble));
   const Tensor targets = at::arange(rows, at::kLong).mul(vocabulary / rows);
   const Tensor sum = cross_entropy_sum(hidden, {head}, targets);
-  const auto grads = gradients(sum, at::ones({}), {hidden, head});
-  Tensor expected = at::zeros({}, at::kDouble), expected_dhead = at::zeros({vocabulary, 2});
+  const auto grads = gradients(sum, at::ones({}, at::kDouble), {hidden, head});
+  Tensor expected = at::zeros({}, at::kDouble),
+         expected_dhead = at::zeros({vocabulary, 2}, at::kDouble);
   for (std::int64_t i = 0; i < rows; ++i) {
     const Tensor row = leaf(hidden.slice(0, i, i + 1));
     const Tensor one = cross_entropy_sum(row, {head}, targets.slice(0, i, i + 1));
-    const auto one_grads = gradients(one, at::ones({}), {row, head});
+    const auto one_grads = gradients(one, at::ones({}, at::kDouble), {row, head});
     expected.add_(one.detach());
     expected_dhead.add_(one_grads[1]);
-    expect_close(grads[0].slice(0, i, i + 1), one_grads[0], reference::kFloatTolerance, "dhidden");
+    expect_close(grads[0].slice(0, i, i + 1), one_grads[0], 1e-6, "dhidden");
   }
   expect_close(sum, expected, 1e-6, "sum");
   expect_close(grads[1], expected_dhead, 1e-6, "dhead");
@@ -200,7 +202,8 @@ TEST(CrossEntropySum, HeadWithLora) {
   lora.b = leaf(reference::random({11, 2}, 4));
   lora.scaling = 0.6;
   const Head head{weight, {}, 0.7, 1.3, lora};
-  const Tensor products = hidden.matmul(weight.t()) + 0.6 * hidden.matmul(lora.a.t()).matmul(lora.b.t());
+  const Tensor products =
+      hidden.matmul(weight.t()) + 0.6 * hidden.matmul(lora.a.t()).matmul(lora.b.t());
   const Tensor logits = (products * 0.7 / 1.3).tanh() * 1.3;
   expect_close(head_logits(hidden.detach(), head), logits, reference::kDoubleTolerance, "logits");
   const Tensor expected = -logits.log_softmax(-1).gather(1, kTargets.unsqueeze(1)).sum();
