@@ -1,9 +1,9 @@
 #include "finetune/nn/frozen_weight.h"
 
+#include "nn/product.h"
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
 
 namespace finetune {
 
@@ -24,12 +24,11 @@ Tensor shared_buffer(std::int64_t out, std::int64_t in, at::ScalarType dtype) {
 }  // namespace
 
 Tensor FrozenWeight::multiply(const Tensor& x, const Tensor& bias) const {
-  const Tensor weight = matrix(x.scalar_type());
-  return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
+  return linear_product(x, matrix(x.scalar_type()), bias);
 }
 
 Tensor FrozenWeight::multiply_backward(const Tensor& dy) const {
-  return at::mm(dy, matrix(dy.scalar_type()));
+  return linear_product_backward(dy, matrix(dy.scalar_type()));
 }
 
 std::int64_t FrozenWeight::out_features() const {

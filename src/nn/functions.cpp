@@ -1,6 +1,8 @@
 #include "finetune/nn/functions.h"
 
 #include "finetune/base/error.h"
+#include "nn/gated_rows.h"
+#include "nn/rope_rows.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty_like.h>
@@ -40,16 +42,23 @@ Tensor activation_backward(const Tensor& dy, const Tensor& x, Activation activat
 class Gated : public torch::autograd::Function<Gated> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& gate, const Tensor& up,
-                        std::int64_t activation) {
+                        std::int64_t kind) {
+    const auto activation = static_cast<Activation>(kind);
     ctx->save_for_backward({gate, up});
-    ctx->saved_data["activation"] = activation;
-    return activate(gate, static_cast<Activation>(activation)).mul_(up);
+    ctx->saved_data["activation"] = kind;
+    return has_gated_rows(gate, up, activation) ? gated_rows(gate, up, activation)
+                                                : activate(gate, activation).mul_(up);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor &gate = saved[0], &up = saved[1], &dy = grads[0];
+    const Tensor &gate = saved[0], &up = saved[1];
     const auto activation = static_cast<Activation>(ctx->saved_data["activation"].toInt());
+    if (has_gated_rows(gate, up, activation)) {
+      auto [dgate, dup] = gated_rows_backward(grads[0].contiguous(), gate, up, activation);
+      return {dgate, dup, Tensor()};
+    }
+    const Tensor& dy = grads[0];
     return {activation_backward(dy * up, gate, activation), activate(gate, activation).mul_(dy),
             Tensor()};
   }
@@ -57,6 +66,7 @@ class Gated : public torch::autograd::Function<Gated> {
 
 /// [x1, x2, rest] -> [x1 cos - x2 sin, x2 cos + x1 sin, rest]
 Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin) {
+  if (has_rope_rows(x)) return rope_rows(x, cos, sin);
   const std::int64_t half = cos.size(-1), rest = x.size(-1) - 2 * half;
   const Tensor x1 = x.narrow(-1, 0, half), x2 = x.narrow(-1, half, half);
   const Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);  // [N, 1, R/2]

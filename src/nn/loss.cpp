@@ -1,6 +1,9 @@
 #include "finetune/nn/loss.h"
 
 #include "nn/accumulate_type.h"
+#include "nn/product.h"
+#include "nn/rows.h"
+#include "nn/softmax_rows.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -30,7 +33,7 @@ std::int64_t tile_rows(const Tensor& weight) {
 /// Logits of one tile; `inner` [M, R] and `b` [V, R] of the head's adapter, or undefined.
 Tensor tile_logits(const Tensor& hidden, const Head& head, const Tensor& inner, const Tensor& b) {
   const auto wide = accumulate_type(hidden);
-  Tensor logits = at::mm(hidden, head.weight.to(hidden.scalar_type()).t()).to(wide);
+  Tensor logits = linear_product(hidden, head.weight.to(hidden.scalar_type())).to(wide);
   if (inner.defined()) logits.add_(at::mm(inner, b.t()));
   if (head.bias.defined()) logits.add_(head.bias.detach().to(wide));
   if (head.scale != 1.0) logits.mul_(head.scale);
@@ -41,6 +44,27 @@ Tensor tile_logits(const Tensor& hidden, const Head& head, const Tensor& inner, 
 Tensor through_scale_and_cap(Tensor gradient, const Tensor& logits, double scale, double softcap) {
   if (softcap > 0) gradient.mul_(logits.div(softcap).square_().neg_().add_(1.0));
   return scale == 1.0 ? gradient : gradient.mul_(scale);
+}
+
+/// The cross-entropy of a tile's tokens, [m] each, and the gradient of their sum for h W^T, [m, V].
+SoftmaxRows tile_loss(Tensor& logits, const Tensor& targets, const Head& head, double smoothing,
+                      at::ScalarType dtype) {
+  const bool fused = has_rows(logits) && logits.scalar_type() == at::kFloat &&
+                     (dtype == at::kFloat || dtype == at::kBFloat16) && head.softcap == 0;
+  if (fused) {
+    SoftmaxRows rows = softmax_rows(logits, targets, smoothing, dtype);
+    if (head.scale != 1.0) rows.gradient.mul_(head.scale);
+    return rows;
+  }
+  const Tensor t = targets.unsqueeze(1);
+  const Tensor lse = at::logsumexp(logits, {-1}, true);
+  SoftmaxRows rows{(lse - logits.gather(1, t)).squeeze(1), Tensor(), Tensor()};
+  if (smoothing > 0) rows.uniform_nll = lse.squeeze(1) - logits.mean(1);
+  Tensor p = (head.softcap > 0 ? logits.sub(lse) : logits.sub_(lse)).exp_();
+  p.scatter_add_(1, t, at::empty_like(t, p.options()).fill_(smoothing - 1.0));
+  if (smoothing > 0) p.sub_(smoothing / static_cast<double>(p.size(1)));
+  rows.gradient = through_scale_and_cap(p, logits, head.scale, head.softcap).to(dtype);
+  return rows;
 }
 
 class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
@@ -67,23 +91,16 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
     for (std::int64_t begin = 0; begin < hidden.size(0); begin += rows) {
       const std::int64_t count = std::min(rows, hidden.size(0) - begin);
       const Tensor h = hidden.narrow(0, begin, count);
-      const Tensor t = targets.narrow(0, begin, count).unsqueeze(1);
       const Tensor low = inner ? inner->narrow(0, begin, count) : Tensor();
       Tensor logits = tile_logits(h, head, low, b);  // [m, V]
-      const Tensor lse = at::logsumexp(logits, {-1}, true);
-      const Tensor nll = lse - logits.gather(1, t);
-      if (options.token_nll != nullptr)
-        options.token_nll->narrow(0, begin, count).copy_(nll.squeeze(1));
-      sum.add_(nll.sum(), 1.0 - smoothing);
-      if (smoothing > 0) sum.add_(lse.sum() - logits.mean(1).sum(), smoothing);
-      Tensor p =
-          (softcap > 0 ? logits.sub(lse) : logits.sub_(lse)).exp_();  // becomes d loss / d logits
-      p.scatter_add_(1, t, at::empty_like(t, p.options()).fill_(smoothing - 1.0));
-      if (smoothing > 0) p.sub_(smoothing / static_cast<double>(p.size(1)));
-      p = through_scale_and_cap(p, logits, scale, softcap);
-      if (dbias.defined()) dbias.add_(p.sum(0));
-      p = p.to(hidden.scalar_type());
-      dhidden.narrow(0, begin, count).copy_(at::mm(p, w));
+      const SoftmaxRows tile =
+          tile_loss(logits, targets.narrow(0, begin, count), head, smoothing, hidden.scalar_type());
+      if (options.token_nll != nullptr) options.token_nll->narrow(0, begin, count).copy_(tile.nll);
+      sum.add_(tile.nll.sum(), 1.0 - smoothing);
+      if (smoothing > 0) sum.add_(tile.uniform_nll.sum(), smoothing);
+      const Tensor& p = tile.gradient;
+      if (dbias.defined()) dbias.add_(p.sum(0, false, wide));
+      dhidden.narrow(0, begin, count).copy_(linear_product_backward(p, w));
       if (inner) dinner.narrow(0, begin, count).copy_(at::mm(p, b));
       if (inner) db.add_(at::mm(p.t(), low));
       if (dweight.defined() && w.scalar_type() == wide) dweight.addmm_(p.t(), h);
@@ -98,9 +115,9 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
     const auto scaled = [&](const Tensor& gradient) {
       return gradient.defined() ? gradient.mul(grads[0].to(gradient.scalar_type())) : Tensor();
     };
-    return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), scaled(saved[3]),
-            scaled(saved[4]), Tensor(),         Tensor(),         Tensor(),
-            Tensor()};
+    return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]),
+            scaled(saved[3]), scaled(saved[4]), Tensor(),
+            Tensor(),         Tensor(),         Tensor()};
   }
 };
 
