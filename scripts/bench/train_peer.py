@@ -2,7 +2,9 @@
 
 Prints one JSON object: the steps (loss, grad_norm, seconds), the time from the start of the process to the end of the
 first step, and the peak of the resident memory. Arms:
-  loop       transformers and PEFT, one row after the other without padding, no checkpointing
+  loop       transformers and PEFT, one row after the other without padding, no checkpointing; without an adapter
+             all weights are trained
+  batch      the same with the rows of a step in one batch
   trl        TRL's SFTTrainer as it comes: batches padded, activations recomputed, autocast for bfloat16
   trl-tuned  the same without recomputing, weights in the type of the products, one row at a time, accumulated
 """
@@ -44,9 +46,8 @@ def make_adapter():
 
 def load(dtype):
     model = AutoModelForCausalLM.from_pretrained(JOB["model"], dtype=dtype)
-    if JOB["quantization"] == "nf4":
-        raise SystemExit("quantization is the loop's alone")
-    model = PeftModel.from_pretrained(model, JOB["adapter"], is_trainable=True)
+    if JOB["adapter"]:
+        model = PeftModel.from_pretrained(model, JOB["adapter"], is_trainable=True)
     return model.to(JOB["device"])
 
 
@@ -61,6 +62,13 @@ def report(steps, first):
     print(json.dumps({"steps": steps, "first_step_seconds": first - START, "peak_memory_bytes": peak}))
 
 
+def micro_batches(rows):
+    """(ids, labels) [B, T] of the rows: each alone, or all in one batch (of one length)."""
+    groups = [rows] if JOB["arm"] == "batch" else [[row] for row in rows]
+    for group in groups:
+        yield tuple(torch.tensor(part, device=JOB["device"]) for part in zip(*group))
+
+
 def loop():
     model = load_quantized() if JOB["quantization"] == "nf4" else load(DTYPE)
     model.train()
@@ -70,10 +78,9 @@ def loop():
     for begin in range(0, len(data), size):
         clock, total = time.time(), 0.0
         count = sum(label != -100 for _, labels in data[begin:begin + size] for label in labels[1:])
-        for ids, labels in data[begin:begin + size]:
-            logits = model(torch.tensor([ids], device=JOB["device"])).logits[0, :-1].float()
-            loss = torch.nn.functional.cross_entropy(
-                logits, torch.tensor(labels[1:], device=JOB["device"]), reduction="sum") / count
+        for ids, labels in micro_batches(data[begin:begin + size]):
+            logits = model(ids).logits[:, :-1].flatten(0, 1).float()
+            loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum") / count
             loss.backward()
             total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0).item()
@@ -137,4 +144,4 @@ def trl():
 
 
 if __name__ == "__main__":
-    {"make-adapter": make_adapter, "loop": loop, "trl": trl, "trl-tuned": trl}[JOB["arm"]]()
+    {"make-adapter": make_adapter, "loop": loop, "batch": loop, "trl": trl, "trl-tuned": trl}[JOB["arm"]]()

@@ -98,6 +98,7 @@ void run_train(const TrainOptions& options) {
   const TextTools text = load_text_tools(config);
   const Data data = open_data(config, text, read_model_config(config.model_name_or_path));
   CausalLM model = load_base(config, ModelUse::train);
+  model.recompute_blocks = config.gradient_checkpointing == Recompute::on;
   const std::vector<TrainableParameter> parameters = choose_parameters(model, config);
   if (options.dry_run) {
     log_info("train", "dry run: configuration, data and model are fine; nothing was written");

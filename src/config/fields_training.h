@@ -178,11 +178,10 @@ void visit_optimizer_fields(C& c, V&& v) {
           .range = at_least(0)},
     c.max_grad_norm);
   v(Field{.key = "gradient_checkpointing",
-          .help = "Recompute a block's activations in the backward pass to save memory. `auto`: "
-                  "off while "
-                  "the plan fits.",
-          .aliases = {"activation_checkpointing", "use_gradient_checkpointing"},
-          .has = {"auto", "false"}},
+          .help = "Keep the input of each block alone and compute the block again in the backward "
+                  "pass: a fraction of the memory for a third more time, and the same result. "
+                  "`auto` is off.",
+          .aliases = {"activation_checkpointing", "use_gradient_checkpointing"}},
     c.gradient_checkpointing);
   v(Field{.key = "neftune_noise_alpha",
           .help = "Noise on the embeddings in training; 0 turns it off.",

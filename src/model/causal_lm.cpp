@@ -3,6 +3,7 @@
 #include "finetune/base/error.h"
 #include "finetune/base/random.h"
 #include "finetune/nn/generator.h"
+#include "finetune/nn/recompute.h"
 #include "model/blocks.h"
 #include "model/rope.h"
 
@@ -15,6 +16,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 namespace finetune {
 
@@ -70,8 +72,25 @@ Tensor CausalLM::forward(const Tensor& input_ids, std::span<const std::int64_t> 
     pass.ropes.push_back(rope_angles(rope, starts, first_positions, device));
   }
   Tensor x = embed(input_ids, starts, context, cache);
+  // The router's logits of a pass must have one gradient, so sparse layers that hand them out stay.
+  if (recompute_blocks && context.training && context.router_logits == nullptr)
+    return norm.forward(recompute_layers(x, pass));
   for (std::size_t i = 0; i < layers.size(); ++i) x = layer_forward(layers[i], i, x, pass);
   return norm.forward(x);
+}
+
+Tensor CausalLM::recompute_layers(Tensor x, const Pass& pass) const {
+  // The backward pass comes when the caller's batch and context may be gone.
+  const auto starts =
+      std::make_shared<std::vector<std::int64_t>>(pass.starts.begin(), pass.starts.end());
+  const auto context = std::make_shared<ForwardContext>(pass.context);
+  const auto kept = std::make_shared<Pass>(Pass{config, *starts, *context, pass.ropes, nullptr});
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    x = recomputed(x, [this, i, starts, context, kept](const Tensor& input) {
+      return layer_forward(layers[i], i, input, *kept);
+    });
+  }
+  return x;
 }
 
 Tensor CausalLM::hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,

@@ -180,3 +180,14 @@ def test_help_and_version():
         help_text = run(verb, "--help").stdout.rstrip()
         assert help_text.splitlines()[-1].strip().lstrip("$ ").startswith(f"finetune {verb}")
     assert run("--version").stdout.strip()
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora_dropout": 0.2, "target_modules": "all-linear"}, {"method": "full"}], ids=str)
+def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, keys, changes):
+    names = ["plain", "recomputed"]
+    for name, value in zip(names, ["false", "true"]):
+        train(tmp_path / name, **{**keys, "gradient_checkpointing": value, **changes})
+    one, other = (metrics(tmp_path / name / "out") for name in names)
+    assert [line["loss"] for line in one] == [line["loss"] for line in other]
+    weights = next((tmp_path / "plain/out").glob("*model.safetensors")).name
+    assert len({(tmp_path / name / "out" / weights).read_bytes() for name in names}) == 1

@@ -52,6 +52,8 @@ struct DecoderLayer {
   std::optional<MoeBlock> moe;  ///< in place of the MLP
 };
 
+struct Pass;  // of model/blocks.h
+
 /// A decoder-only language model: the one decoder that all families share.
 class CausalLM {
  public:
@@ -72,6 +74,9 @@ class CausalLM {
   /// weight of a linear, which keeps its own.
   std::map<std::string, Tensor> originals;
   std::vector<std::string> modules_to_save;  ///< as the user named them
+  /// In training, keep the input of each block alone and run the block again in the backward pass:
+  /// memory for one block's inner values in place of all, for a third more work.
+  bool recompute_blocks = false;
 
   /// input_ids [N] int64 of a ragged stream -> final hidden states [N, C] (after the last norm).
   Tensor hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,
@@ -109,6 +114,7 @@ class CausalLM {
  private:
   Tensor forward(const Tensor& input_ids, std::span<const std::int64_t> starts,
                  const ForwardContext& context, KvCache* cache) const;
+  Tensor recompute_layers(Tensor x, const Pass& pass) const;
   Tensor embed(const Tensor& input_ids, std::span<const std::int64_t> starts,
                const ForwardContext& context, const KvCache* cache) const;
 };
