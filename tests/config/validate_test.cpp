@@ -60,8 +60,6 @@ INSTANTIATE_TEST_SUITE_P(
         Missing{"method: adapter",
                 "method: adapter is not in this version; it has: lora, full, ia3"},
         Missing{"stage: dpo", "stage: dpo is not in this version; it has: sft"},
-        Missing{"gradient_checkpointing: true",
-                "gradient_checkpointing: true is not in this version"},
         Missing{"prefix_sharing: on", "prefix_sharing: on is not in this version"},
         Missing{"reference_adapter: runs/a",
                 "reference_adapter: runs/a is not in this version; leave it out"},
