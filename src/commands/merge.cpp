@@ -3,6 +3,7 @@
 #include "finetune/base/file.h"
 #include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
+#include "finetune/formats/adapter_folder.h"
 #include "finetune/model/write_model.h"
 
 namespace finetune {
@@ -30,10 +31,20 @@ void check_output(const fs::path& output) {
   }
 }
 
+PeftAdapter open_adapter(const fs::path& folder) {
+  const SavedAdapter adapter = read_adapter(folder);
+  if (const auto* peft = std::get_if<PeftAdapter>(&adapter)) return *peft;
+  fail(
+      ErrorKind::model,
+      "{}: a bottleneck adapter cannot be merged: a nonlinearity lies between its two matrices, so "
+      "no weight of the base does what it does. Keep it beside the base, with --adapter",
+      folder.string());
+}
+
 /// The adapter to merge: the one given, or the weighted sum of several.
 PeftAdapter open_adapters(const MergeOptions& options) {
   std::vector<PeftAdapter> adapters;
-  for (const std::string& folder : options.adapters) adapters.push_back(read_peft_adapter(folder));
+  for (const std::string& folder : options.adapters) adapters.push_back(open_adapter(folder));
   if (!options.weights.empty() && options.weights.size() != adapters.size()) {
     fail(ErrorKind::config, "{} adapters and {} weights; expected one --weight for each --adapter",
          adapters.size(), options.weights.size());

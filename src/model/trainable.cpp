@@ -1,6 +1,7 @@
 #include "finetune/base/error.h"
 #include "finetune/model/adapters.h"
 #include "model/adapter_slots.h"
+#include "model/bottlenecks.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -140,6 +141,8 @@ std::vector<TrainableParameter> adapter_parameters(CausalLM& model, double lr_ra
     if (lora.magnitude.defined())
       list.push_back({slot.name + ".lora_magnitude_vector", &lora.magnitude, true, lr_ratio});
   }
+  for (const BottleneckTensor& tensor : bottleneck_parameters(model))
+    list.push_back({tensor.name, tensor.slot, tensor.decays});
   visit_trained_modules(model, [&](const std::string& name, Tensor& slot, bool decays) {
     list.push_back({name, &slot, decays});
   });
