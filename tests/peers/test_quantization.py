@@ -174,6 +174,14 @@ def test_damaged_checkpoint_is_refused(tmp_path, model, data):
     assert "blocks of 128 and 256" in stderr(**{state: text(blocksize=128)})
     assert "misshapen" in stderr(**{state: text(shape=[32, 48])})
     assert "not as bitsandbytes writes it" in stderr(**{state: text(nested_offset="x")})
+    assert 'is of type "fp4"' in stderr(**{state: text(quant_type="fp4")})
+    table = f"{name}.quant_map"
+    fp4 = functional.get_4bit_type("fp4", device="cpu")
+    assert "that is not the table of NF4" in stderr(**{table: fp4})
+    assert "that is not the table of NF4" in stderr(**{table: whole[table].flip(0).contiguous()})
+    assert ".quant_map of 15 F32; expected 16 F32" in stderr(**{table: whole[table][:15].contiguous()})
+    whole[f"{name}.quant_state.bitsandbytes__fp4"] = whole.pop(state)
+    assert f"the weight {name} is quantized in bitsandbytes' fp4" in stderr()
 
 
 def curve(model, encoded, steps, rate, batch):
