@@ -20,6 +20,9 @@ constexpr std::string_view kLoraA = ".lora_A.weight", kLoraB = ".lora_B.weight",
                            kMagnitude = ".lora_magnitude_vector", kIa3 = ".ia3_l",
                            kBaseLayer = ".base_layer.weight";
 
+/// Keys in the metadata of the weights' file.
+constexpr const char *kQuantization = "quantization", *kDoubleQuant = "double_quant";
+
 /// A field that changes what the adapter computes, with the value that means "not used".
 bool unused(const ordered_json& config, const char* key) {
   const auto found = config.find(key);
@@ -277,12 +280,22 @@ PeftAdapter read_peft_adapter(const fs::path& folder) {
                                 adapter.type == PeftAdapter::Type::lora ? "a LoRA" : "an (IA)3"));
   }
   if (!extra.empty()) throw Error(ErrorKind::model, join_problems(extra));
+  if (const auto found = file.metadata().find(kQuantization); found != file.metadata().end()) {
+    adapter.quantization = parse_choice<Quantization>(found->second).value_or(Quantization::none);
+    const auto nested = file.metadata().find(kDoubleQuant);
+    adapter.double_quant = nested == file.metadata().end() || nested->second == "true";
+  }
   finish_modules(folder, config, adapter);
   return adapter;
 }
 
 void write_peft_adapter(const fs::path& folder, const PeftAdapter& adapter) {
-  write_safetensors(folder / kAdapterWeightsFile, peft_tensors(adapter), {{"format", "pt"}});
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (adapter.quantization != Quantization::none) {
+    metadata[kQuantization] = to_string(adapter.quantization);
+    metadata[kDoubleQuant] = adapter.double_quant ? "true" : "false";
+  }
+  write_safetensors(folder / kAdapterWeightsFile, peft_tensors(adapter), metadata);
   write_file_atomically(folder / kAdapterConfigFile, peft_config_json(adapter));
 }
 

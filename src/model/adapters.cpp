@@ -200,6 +200,17 @@ Tensor on_cpu(const Tensor& tensor) {
   return tensor.defined() ? tensor.detach().cpu().contiguous() : Tensor();
 }
 
+/// How the base was held while the adapter was trained: merging needs the same weights.
+void record_quantization(const CausalLM& model, PeftAdapter& adapter) {
+  for (const Linear* linear : model.linears()) {
+    if (!linear->weight.quantized()) continue;
+    const Nf4Tensor* nf4 = linear->weight.nf4();
+    adapter.quantization = nf4 != nullptr ? Quantization::nf4 : Quantization::int8;
+    adapter.double_quant = nf4 == nullptr || nf4->double_quant();
+    return;
+  }
+}
+
 /// True when no other module ends like one of these.
 bool suffixes_are_exact(const std::vector<AdapterSlot>& slots, const std::set<std::string>& names) {
   std::set<std::string> suffixes;
@@ -259,6 +270,7 @@ SavedAdapter adapter_of(CausalLM& model) {
   PeftAdapter adapter;
   adapter.fan_in_fan_out = model.config.transposed_linears;
   adapter.modules_to_save = model.modules_to_save;
+  record_quantization(model, adapter);
   std::set<std::string> adapted, on_input;
   const std::vector<AdapterSlot> slots = adapter_slots(model);
   for (const AdapterSlot& slot : slots) {

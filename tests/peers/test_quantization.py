@@ -184,6 +184,107 @@ def test_damaged_checkpoint_is_refused(tmp_path, model, data):
     assert f"the weight {name} is quantized in bitsandbytes' fp4" in stderr()
 
 
+def nlls(rows):
+    return [row["nll"] for row in rows]
+
+
+def save_quantized(folder, base, **options):
+    """The NF4 checkpoint that transformers makes of a base; its folder."""
+    kept = {key: options.pop(key) for key in ("max_shard_size",) if key in options}
+    load_quantized(base, **options).save_pretrained(folder, **kept)
+    toy.make_tokenizer(folder)
+    return folder
+
+
+def open_checkpoint(folder):
+    from transformers import AutoModelForCausalLM
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
+                                                device_map="cpu").eval()
+
+
+def train_adapter(tmp_path, base, data, **keys):
+    return train(tmp_path, model_name_or_path=base, datasets=[data], template="none", max_steps=4, lora_rank=4,
+                 learning_rate=2e-2, target_modules="all-linear", **keys)
+
+
+# Name -> how the base is held: its family, options of the checkpoint (None: its files hold numbers), further settings.
+HELD = {
+    "numbers": ("llama", None, {"method": "qlora"}),
+    "numbers, single": ("llama", None, {"method": "qlora", "double_quant": False}),
+    "numbers, transposed": ("gpt2", None, {"method": "qlora"}),
+    "numbers, fused, dora": ("phi3", None, {"method": "qlora", "use_dora": True}),
+    "numbers, head too": ("qwen2", None, {"method": "qlora", "modules_to_save": ["lm_head"]}),
+    "checkpoint": ("llama", {}, {}),
+    "checkpoint, single, shards": ("llama", {"double_quant": False, "max_shard_size": "30KB"}, {}),
+    "checkpoint, transposed": ("gpt2", {}, {}),
+    "checkpoint, other storage": ("llama", {"bnb_4bit_quant_storage": torch.bfloat16}, {}),
+}
+
+
+@pytest.fixture(scope="module", params=HELD)
+def qlora(request, tmp_path_factory, data):
+    """(base, adapter trained over it, its likelihoods here over the quantized base)."""
+    name, checkpoint, settings = HELD[request.param]
+    folder = tmp_path_factory.mktemp("qlora")
+    base = family.make(folder / "base", name)
+    if checkpoint is not None:
+        base = save_quantized(folder / "quantized", base, **checkpoint)
+    out = train_adapter(folder, base, data, **settings)
+    more = [] if checkpoint is not None else ["quantization=nf4", f"double_quant={settings.get('double_quant', True)}"]
+    rows = predictions(folder, base, data, *more, adapter=out)
+    assert nlls(rows["adapter"]) != pytest.approx(nlls(rows["base"]), rel=1e-3)
+    return base, out, nlls(rows["adapter"])
+
+
+def test_merged_into_the_dequantized_base(tmp_path, data, qlora):
+    base, adapter, live = qlora
+    done = run("merge", "--model", base, "--adapter", adapter, "--output", tmp_path / "merged")
+    assert "were quantized in training; the update was added to the dequantized ones" in done.stdout
+    assert "quantization_config" not in json.loads((tmp_path / "merged/config.json").read_text())
+    assert nlls(predictions(tmp_path, tmp_path / "merged", data)["base"]) == pytest.approx(live, rel=1e-5)
+    theirs = peer.load(tmp_path / "merged")
+    assert peer.nlls(theirs, peer.encode(base, ROWS)) == pytest.approx(live, rel=1e-5)
+
+
+def test_merged_and_requantized(tmp_path, data, qlora):
+    """The checkpoint's bits are those that bitsandbytes makes of the merged weights, and transformers opens it."""
+    base, adapter, live = qlora
+    done = run("merge", "--model", base, "--adapter", adapter, "--output", tmp_path / "nf4", "--requantize")
+    assert "the sum quantized to NF4 again" in done.stdout and "changed the update by" in done.stdout
+    run("merge", "--model", base, "--adapter", adapter, "--output", tmp_path / "merged")
+    config = json.loads((tmp_path / "nf4/config.json").read_text())["quantization_config"]
+    assert config["quant_method"] == "bitsandbytes" and config["bnb_4bit_quant_type"] == "nf4"
+    opened, whole = open_checkpoint(tmp_path / "nf4"), peer.load(tmp_path / "merged")
+    compared = 0
+    for name, module in opened.named_modules():
+        if type(module).__name__ != "Linear4bit":
+            continue
+        weight = whole.get_submodule(name).weight.detach()
+        weight = weight.T.contiguous() if type(whole.get_submodule(name)).__name__ == "Conv1D" else weight
+        codes, _ = quantize(weight, config["bnb_4bit_use_double_quant"])
+        assert torch.equal(module.weight.data.view(torch.uint8).flatten(), codes.flatten()), name
+        compared += 1
+    assert compared > 0
+    ours = nlls(predictions(tmp_path, tmp_path / "nf4", data)["base"])
+    assert ours == pytest.approx(peer.nlls(opened, peer.encode(base, ROWS)), rel=1e-5)
+    assert ours == pytest.approx(live, rel=0.2) and ours != pytest.approx(live, rel=1e-4)
+
+
+def test_merge_says_which_base(tmp_path, model, data):
+    out = train_adapter(tmp_path, model, data, method="qlora")
+    plain = nlls(predictions(tmp_path, model, data, adapter=out)["adapter"])
+    run("merge", "--model", model, "--adapter", out, "--output", tmp_path / "merged", "--quantization", "none")
+    assert nlls(predictions(tmp_path, tmp_path / "merged", data)["base"]) == pytest.approx(plain, rel=1e-5)
+    int8 = train_adapter(tmp_path / "int8", model, data, quantization="int8")
+    live = nlls(predictions(tmp_path, model, data, "quantization=int8", adapter=int8)["adapter"])
+    run("merge", "--model", model, "--adapter", int8, "--output", tmp_path / "int8/merged")
+    assert nlls(predictions(tmp_path, tmp_path / "int8/merged", data)["base"]) == pytest.approx(live, rel=1e-5)
+    done = run("merge", "--model", model, "--adapter", int8, "--output", tmp_path / "no", "--requantize", expect=2)
+    assert "trained over quantization: int8; expected nf4" in done.stderr
+    done = run("merge", "--model", model, "--adapter", int8, "--adapter", out, "--output", tmp_path / "no", expect=2)
+    assert "say with --quantization which of these bases" in done.stderr
+
+
 def curve(model, encoded, steps, rate, batch):
     parameters = list(peer.trainable(model).values())
     optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
