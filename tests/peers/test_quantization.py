@@ -285,6 +285,34 @@ def test_merge_says_which_base(tmp_path, model, data):
     assert "say with --quantization which of these bases" in done.stderr
 
 
+def test_loftq_begins_as_peft_does(tmp_path, model, data):
+    """The start is the best low-rank part of what quantization lost: PEFT's decomposition of W - Q. (PEFT's
+    replace_lora_weights_loftq itself wants a GPU; this is what it computes there.)"""
+    from peft.utils.loftq_utils import _low_rank_decomposition
+    rank, alpha = 4, 6
+    out = train(tmp_path, model_name_or_path=model, datasets=[data], template="none", max_steps=1, method="qlora",
+                lora_rank=rank, lora_alpha=alpha, learning_rate=1e-30, optim="sgd", init_lora_weights="loftq",
+                target_modules="all-linear")
+    lora = load_file(out / "adapter_model.safetensors")
+    for name, weight in linears(model).items():
+        codes, state = quantize(weight, True)
+        lost = weight - functional.dequantize_4bit(codes, state)
+        theirs = _low_rank_decomposition(lost, reduced_rank=rank)
+        stem = "base_model.model." + name.removesuffix(".weight")
+        a, b = lora[f"{stem}.lora_A.weight"], lora[f"{stem}.lora_B.weight"]
+        torch.testing.assert_close(alpha / rank * b @ a, theirs["L"] @ theirs["R"], rtol=1e-4, atol=1e-6)
+        left = torch.linalg.matrix_norm(lost - alpha / rank * b @ a)
+        best = torch.linalg.svdvals(lost)[rank:].norm()
+        assert left == pytest.approx(best.item(), rel=1e-4)
+    original = nlls(predictions(tmp_path, model, data)["base"])
+    rows = predictions(tmp_path, model, data, "quantization=nf4", adapter=out)
+    plain, begun = nlls(rows["base"]), nlls(rows["adapter"])
+
+    def distance(other):
+        return sum((x - y) ** 2 for x, y in zip(original, other))
+    assert distance(begun) < distance(plain)
+
+
 def curve(model, encoded, steps, rate, batch):
     parameters = list(peer.trainable(model).values())
     optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
