@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=.venv
 TEST_VENV=.venv-test
+ADAPTERS_VENV=.venv-adapters
 TORCH_VERSION=2.13.0
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 

@@ -140,10 +140,9 @@ class Evaluation {
     for (const DatasetSpec& spec : config_.eval_datasets) {
       data.push_back(open_dataset({spec}, *text_.tokenizer, *text_.chat_template, data_options));
     }
-    std::vector<PeftAdapter> adapters;  // read first: a wrong path is told before the work
+    std::vector<SavedAdapter> adapters;  // read first: a wrong path is told before the work
     if (!variants_.full) {
-      for (const std::string& path : variants_.adapters)
-        adapters.push_back(read_peft_adapter(path));
+      for (const std::string& path : variants_.adapters) adapters.push_back(read_adapter(path));
     }
     CausalLM model = load_base(config_, ModelUse::eval);
     score(model, data, "base");

@@ -169,8 +169,8 @@ void run_generate(const GenerateVerbOptions& options) {
   prepare_process(config);
   const TextTools text = load_text_tools(config);
   const auto conversations = read_conversations(options, config);
-  std::vector<PeftAdapter> adapters;  // read first: a wrong path is told before the work
-  for (const std::string& path : options.adapters) adapters.push_back(read_peft_adapter(path));
+  std::vector<SavedAdapter> adapters;  // read first: a wrong path is told before the work
+  for (const std::string& path : options.adapters) adapters.push_back(read_adapter(path));
   CausalLM model = load_base(config, ModelUse::eval);
   catch_interrupts();
   const Answers answers(options, text, conversations);

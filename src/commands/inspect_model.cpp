@@ -2,7 +2,7 @@
 #include "commands/session.h"
 #include "finetune/base/error.h"
 #include "finetune/base/text.h"
-#include "finetune/formats/peft.h"
+#include "finetune/formats/adapter_folder.h"
 #include "finetune/model/write_model.h"
 
 #include <nlohmann/json.hpp>
@@ -90,16 +90,10 @@ ordered_json spread(const std::set<T>& values) {
   return fmt::format("{} to {}", *values.begin(), *values.rbegin());
 }
 
-void run_inspect_adapter(const InspectFolderOptions& options) {
-  const PeftAdapter adapter = read_peft_adapter(options.folder);
-  std::int64_t parameters = 0;
-  std::set<std::string> targets, types;
+ordered_json describe(const PeftAdapter& adapter) {
+  std::set<std::string> targets;
   std::set<std::int64_t> ranks;
   std::set<double> alphas, scalings;
-  for (const auto& [name, tensor] : peft_tensors(adapter)) {
-    parameters += tensor.numel();
-    types.insert(dtype_name(tensor.scalar_type()));
-  }
   for (const auto& [module, lora] : adapter.modules) {
     targets.insert(last_name(module));
     ranks.insert(lora.rank());
@@ -121,9 +115,34 @@ void run_inspect_adapter(const InspectFolderOptions& options) {
   values.update(
       {{"modules", static_cast<std::int64_t>(adapter.modules.size() + adapter.ia3.size())},
        {"targets", std::vector<std::string>(targets.begin(), targets.end())},
-       {"modules_to_save", adapter.modules_to_save},
-       {"parameters", parameters},
-       {"dtype", join({types.begin(), types.end()}, ", ")}});
+       {"modules_to_save", adapter.modules_to_save}});
+  return values;
+}
+
+ordered_json describe(const BottleneckAdapter& adapter) {
+  std::set<std::string> places;
+  for (const auto& [module, weights] : adapter.modules) places.insert(last_name(module));
+  return {{"type", "adapter"},
+          {"base_model", adapter.base_model_name_or_path},
+          {"placement", to_string(adapter.placement)},
+          {"size", adapter.size()},
+          {"activation", adapter.non_linearity},
+          {"scaling", adapter.scaling},
+          {"dropout", adapter.dropout},
+          {"modules", static_cast<std::int64_t>(adapter.modules.size())},
+          {"targets", std::vector<std::string>(places.begin(), places.end())}};
+}
+
+void run_inspect_adapter(const InspectFolderOptions& options) {
+  const SavedAdapter adapter = read_adapter(options.folder);
+  std::int64_t parameters = 0;
+  std::set<std::string> types;
+  for (const auto& [name, tensor] : stored_tensors(adapter)) {
+    parameters += tensor.numel();
+    types.insert(dtype_name(tensor.scalar_type()));
+  }
+  ordered_json values = std::visit([](const auto& any) { return describe(any); }, adapter);
+  values.update({{"parameters", parameters}, {"dtype", join({types.begin(), types.end()}, ", ")}});
   print(values, options.json);
 }
 

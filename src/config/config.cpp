@@ -11,6 +11,10 @@ double Config::resolved_learning_rate() const {
   return method == Method::full ? 1e-5 : 2e-4;
 }
 
+double Config::resolved_adapter_scaling() const {
+  return adapter_scaling.value_or(adapter_placement == AdapterPlacement::parallel ? 4.0 : 1.0);
+}
+
 bool Config::resolved_load_best_model_at_end() const {
   return load_best_model_at_end.value_or(has_eval_data());
 }

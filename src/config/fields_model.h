@@ -21,8 +21,7 @@ void visit_model_fields(C& c, V&& v) {
               "bottleneck adapters, `ia3` learned factors of keys, values and the MLP. `qlora` is "
               "read "
               "as `lora` with `quantization: nf4`.",
-          .aliases = {"finetuning_type", "fine_tune_type", "tuner_type", "training_type"},
-          .has = {"lora", "full", "ia3"}},
+          .aliases = {"finetuning_type", "fine_tune_type", "tuner_type", "training_type"}},
     c.method);
   v(Field{.key = "stage", .help = "The objective.", .aliases = {"rl", "rlhf_type"}, .has = {"sft"}},
     c.stage);
@@ -90,7 +89,7 @@ void visit_lora_fields(C& c, V&& v) {
           .help = "Only these decoder blocks get adapters, counted from 0.",
           .range = at_least(0),
           .absent = "all blocks",
-          .only_for = {"lora", "ia3"}},
+          .only_for = {"lora", "ia3", "adapter"}},
     c.layers_to_transform);
 }
 
@@ -133,9 +132,9 @@ void visit_lora_variant_fields(C& c, V&& v) {
               "(its QR factors), `loftq` (the largest singular values of what `nf4` or `int8` "
               "lost), "
               "or the folder of an adapter to continue, which then also gives rank, alpha and "
-              "targets.",
+              "targets; with `adapter` only the last.",
           .aliases = {"init_adapter", "resume_adapter_file"},
-          .only_for = {"lora"}},
+          .only_for = {"lora", "adapter"}},
     c.init_lora_weights);
   v(Field{.key = "stack_on_adapter",
           .help =
@@ -185,9 +184,23 @@ void visit_other_method_fields(C& c, V&& v) {
           .only_for = {"adapter"}},
     c.adapter_activation);
   v(Field{.key = "adapter_placement",
-          .help = "`pfeiffer`: after the MLP; `houlsby`: after attention and MLP.",
+          .help =
+              "Where bottleneck adapters stand: `pfeiffer` after the MLP, reading what it gives "
+              "and the residual stream together; `houlsby` after attention and MLP, reading "
+              "what they give; `parallel` beside the MLP, reading the stream before it.",
           .only_for = {"adapter"}},
     c.adapter_placement);
+  v(Field{.key = "adapter_scaling",
+          .help = "The update of a bottleneck adapter is multiplied by this.",
+          .range = above(0),
+          .absent = "4 with `parallel`, else 1",
+          .only_for = {"adapter"}},
+    c.adapter_scaling);
+  v(Field{.key = "adapter_dropout",
+          .help = "Fraction of a bottleneck adapter's update set to zero in training.",
+          .range = kFraction,
+          .only_for = {"adapter"}},
+    c.adapter_dropout);
   v(Field{.key = "feedforward_modules",
           .help = "With `ia3`: the targets that are scaled at their input instead of their output.",
           .absent = "the MLP's last projection",

@@ -27,7 +27,9 @@ bool is_replaced(const Config& config, std::string_view key) {
   if (key == "warmup_ratio") return config.warmup_steps > 0;
   const bool from_adapter = key == "lora_rank" || key == "lora_alpha" || key == "target_modules" ||
                             key == "exclude_modules" || key == "layers_to_transform" ||
-                            key == "use_rslora";
+                            key == "use_rslora" || key == "adapter_size" ||
+                            key == "adapter_activation" || key == "adapter_placement" ||
+                            key == "adapter_scaling";
   return from_adapter && config.init_lora_weights.kind == LoraInit::Kind::adapter;
 }
 

@@ -115,6 +115,13 @@ class CrossChecks {
           "or as model_name_or_path=FOLDER");
     }
     if (c_.method == Method::lora) check_lora();
+    const LoraInit::Kind init = c_.init_lora_weights.kind;
+    if (c_.method == Method::adapter && init != LoraInit::Kind::standard &&
+        init != LoraInit::Kind::adapter) {
+      add("init_lora_weights",
+          "init_lora_weights names a start of low-rank updates; with method: adapter expected the "
+          "folder of an adapter to continue, or nothing");
+    }
     if (c_.method == Method::full && c_.quantization != Quantization::none) {
       add("quantization", "quantization: " + to_string(c_.quantization) +
                               " freezes the weights, and method: full trains them; expected "

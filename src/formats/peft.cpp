@@ -2,13 +2,11 @@
 
 #include "finetune/base/file.h"
 #include "finetune/formats/safetensors.h"
-
-#include <nlohmann/json.hpp>
+#include "formats/json_field.h"
 
 #include <algorithm>
 #include <cmath>
 #include <regex>
-#include <type_traits>
 
 namespace finetune {
 
@@ -22,6 +20,9 @@ constexpr std::string_view kLoraA = ".lora_A.weight", kLoraB = ".lora_B.weight",
                            kMagnitude = ".lora_magnitude_vector", kIa3 = ".ia3_l",
                            kBaseLayer = ".base_layer.weight";
 
+/// Keys in the metadata of the weights' file.
+constexpr const char *kQuantization = "quantization", *kDoubleQuant = "double_quant";
+
 /// A field that changes what the adapter computes, with the value that means "not used".
 bool unused(const ordered_json& config, const char* key) {
   const auto found = config.find(key);
@@ -29,21 +30,6 @@ bool unused(const ordered_json& config, const char* key) {
   if (found->is_boolean()) return !found->get<bool>();
   if (found->is_string()) return *found == "none" || found->get<std::string>().empty();
   return found->empty();
-}
-
-template <typename T>
-T field(const ordered_json& config, const fs::path& path, const char* key, const T& fallback) {
-  const auto found = config.find(key);
-  if (found == config.end() || found->is_null()) return fallback;
-  const bool fits = std::is_same_v<T, bool>           ? found->is_boolean()
-                    : std::is_same_v<T, std::int64_t> ? found->is_number_integer()
-                    : std::is_same_v<T, double>       ? found->is_number()
-                                                      : found->is_string();
-  if (!fits) {
-    fail(ErrorKind::model, "{}: '{}' is {}, which is not of the expected type", path.string(), key,
-         found->dump());
-  }
-  return found->get<T>();
 }
 
 /// A list of texts; one text is a list of one, null an empty one.
@@ -100,9 +86,13 @@ double pattern_value(const ordered_json& config, const fs::path& path, const cha
 }
 
 PeftAdapter::Type read_type(const ordered_json& config, const fs::path& path) {
-  const auto type = field<std::string>(config, path, "peft_type", "");
+  const auto type = json_field<std::string>(config, path, "peft_type", "");
   if (type == "LORA") return PeftAdapter::Type::lora;
   if (type == "IA3") return PeftAdapter::Type::ia3;
+  if (type.empty() && config.contains("model_type")) {
+    fail(ErrorKind::model, "{}: is an adapter of the adapters library; expected one of PEFT",
+         path.string());
+  }
   fail(ErrorKind::model, "{}: 'peft_type' is \"{}\"; this version reads LORA and IA3",
        path.string(), type);
 }
@@ -119,13 +109,14 @@ PeftAdapter parse_config(const ordered_json& config, const fs::path& path) {
     }
   }
   adapter.init_lora_weights = read_init(config, path);
-  adapter.base_model_name_or_path = field<std::string>(config, path, "base_model_name_or_path", "");
-  adapter.lora_dropout = field<double>(config, path, "lora_dropout", 0.0);
-  adapter.use_rslora = field<bool>(config, path, "use_rslora", false);
-  adapter.fan_in_fan_out = field<bool>(config, path, "fan_in_fan_out", false);
+  adapter.base_model_name_or_path =
+      json_field<std::string>(config, path, "base_model_name_or_path", "");
+  adapter.lora_dropout = json_field<double>(config, path, "lora_dropout", 0.0);
+  adapter.use_rslora = json_field<bool>(config, path, "use_rslora", false);
+  adapter.fan_in_fan_out = json_field<bool>(config, path, "fan_in_fan_out", false);
   adapter.feedforward_modules = texts(config, path, "feedforward_modules");
   adapter.modules_to_save = texts(config, path, "modules_to_save");
-  if (field<std::int64_t>(config, path, "r", 8) < 1)
+  if (json_field<std::int64_t>(config, path, "r", 8) < 1)
     fail(ErrorKind::model, "{}: 'r' is {}; expected at least 1", path.string(),
          config.at("r").dump());
   return adapter;
@@ -192,8 +183,8 @@ void check_module(const fs::path& path, const std::string& module, const PeftLor
 /// Fills in what the configuration says of each module, and checks the shapes.
 void finish_modules(const fs::path& folder, const ordered_json& config, PeftAdapter& adapter) {
   const fs::path path = folder / kAdapterConfigFile, weights = folder / kAdapterWeightsFile;
-  const auto rank = static_cast<double>(field<std::int64_t>(config, path, "r", 8));
-  const double alpha = field<double>(config, path, "lora_alpha", 8.0);
+  const auto rank = static_cast<double>(json_field<std::int64_t>(config, path, "r", 8));
+  const double alpha = json_field<double>(config, path, "lora_alpha", 8.0);
   std::vector<std::string> problems;
   for (auto& [module, lora] : adapter.modules) {
     lora.alpha = pattern_value(config, path, "alpha_pattern", module, alpha);
@@ -205,7 +196,7 @@ void finish_modules(const fs::path& folder, const ordered_json& config, PeftAdap
     problems.push_back(fmt::format("{}: '{}' has ia3_l {}; expected [O, 1] or [1, I]",
                                    weights.string(), module, format_shape(factors.sizes().vec())));
   }
-  if (field<bool>(config, path, "use_dora", false) != adapter.use_dora())
+  if (json_field<bool>(config, path, "use_dora", false) != adapter.use_dora())
     problems.push_back(fmt::format("{}: 'use_dora' and the magnitude vectors of {} disagree",
                                    path.string(), kAdapterWeightsFile));
   if (adapter.modules.empty() && adapter.ia3.empty())
@@ -289,12 +280,22 @@ PeftAdapter read_peft_adapter(const fs::path& folder) {
                                 adapter.type == PeftAdapter::Type::lora ? "a LoRA" : "an (IA)3"));
   }
   if (!extra.empty()) throw Error(ErrorKind::model, join_problems(extra));
+  if (const auto found = file.metadata().find(kQuantization); found != file.metadata().end()) {
+    adapter.quantization = parse_choice<Quantization>(found->second).value_or(Quantization::none);
+    const auto nested = file.metadata().find(kDoubleQuant);
+    adapter.double_quant = nested == file.metadata().end() || nested->second == "true";
+  }
   finish_modules(folder, config, adapter);
   return adapter;
 }
 
 void write_peft_adapter(const fs::path& folder, const PeftAdapter& adapter) {
-  write_safetensors(folder / kAdapterWeightsFile, peft_tensors(adapter), {{"format", "pt"}});
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (adapter.quantization != Quantization::none) {
+    metadata[kQuantization] = to_string(adapter.quantization);
+    metadata[kDoubleQuant] = adapter.double_quant ? "true" : "false";
+  }
+  write_safetensors(folder / kAdapterWeightsFile, peft_tensors(adapter), metadata);
   write_file_atomically(folder / kAdapterConfigFile, peft_config_json(adapter));
 }
 

@@ -2,6 +2,7 @@
 
 #include "finetune/base/error.h"
 #include "finetune/base/text.h"
+#include "finetune/formats/safetensors.h"
 
 #include <algorithm>
 #include <regex>
@@ -112,6 +113,31 @@ std::vector<AdapterSlot> adapter_slots(CausalLM& model) {
   return slots;
 }
 
+void check_layers(const CausalLM& model, const Config& config) {
+  for (const std::int64_t layer : config.layers_to_transform) {
+    if (layer < model.config.num_hidden_layers) continue;
+    fail(ErrorKind::config, "layers_to_transform names block {}; this model has blocks 0 to {}",
+         layer, model.config.num_hidden_layers - 1);
+  }
+}
+
+void check_not_given(const Config& config, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
+    if (!config.is_given(key)) continue;
+    fail(ErrorKind::config, "{}: {} comes from the adapter {}; leave it out",
+         config.origins.at(key), key, config.init_lora_weights.path);
+  }
+}
+
+void fill_tensor(Tensor target, const Tensor& source, const std::string& name,
+                 const std::string& where) {
+  if (!source.defined() || source.sizes() != target.sizes()) {
+    fail(ErrorKind::model, "{}: '{}' is missing or not of shape {}", where, name,
+         format_shape(target.sizes().vec()));
+  }
+  target.copy_(source);
+}
+
 std::vector<AdapterSlot> select_slots(CausalLM& model, const Config& config) {
   const std::vector<AdapterSlot> slots = adapter_slots(model);
   const ModuleSelector targets = targets_of(model, config);
@@ -119,12 +145,7 @@ std::vector<AdapterSlot> select_slots(CausalLM& model, const Config& config) {
     check_names(slots, targets.names, "target_modules");
   if (config.exclude_modules.kind == ModuleSelector::Kind::names)
     check_names(slots, config.exclude_modules.names, "exclude_modules");
-  for (const std::int64_t layer : config.layers_to_transform) {
-    if (layer >= model.config.num_hidden_layers) {
-      fail(ErrorKind::config, "layers_to_transform names block {}; this model has blocks 0 to {}",
-           layer, model.config.num_hidden_layers - 1);
-    }
-  }
+  check_layers(model, config);
   std::vector<AdapterSlot> selected;
   for (const AdapterSlot& slot : slots) {
     if (selects(targets, slot, model.config) &&

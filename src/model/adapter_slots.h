@@ -1,10 +1,12 @@
 #pragma once
 
+#include "finetune/base/error.h"
 #include "finetune/config/config.h"
 #include "finetune/formats/peft.h"
 #include "finetune/model/causal_lm.h"
 
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
@@ -32,6 +34,26 @@ std::vector<AdapterSlot> adapter_slots(CausalLM& model);
 
 /// Those that the configuration selects. Throws Error(config).
 std::vector<AdapterSlot> select_slots(CausalLM& model, const Config& config);
+
+/// Throws Error(config) where layers_to_transform names a block the model does not have.
+void check_layers(const CausalLM& model, const Config& config);
+
+/// What the configuration says besides the adapter that it continues must agree with it: a given
+/// key that differs from the adapter's value is an Error(config).
+template <typename T>
+void check_given(const Config& config, const char* key, const T& given, const T& stored) {
+  if (!config.is_given(key) || given == stored) return;
+  fail(ErrorKind::config,
+       "{}: {} is {}, but the adapter {} has {}; leave {} out, or start a new adapter",
+       config.origins.at(key), key, given, config.init_lora_weights.path, stored, key);
+}
+
+/// Throws Error(config) for a given key that the continued adapter decides alone.
+void check_not_given(const Config& config, std::initializer_list<const char*> keys);
+
+/// Copies a saved tensor into a trained one of the same shape. Throws Error(model).
+void fill_tensor(Tensor target, const Tensor& source, const std::string& name,
+                 const std::string& where);
 
 /// True when `module` is called `wanted`, or ends in it after a dot.
 bool named(const std::string& module, const std::string& wanted);

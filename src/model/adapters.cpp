@@ -4,6 +4,7 @@
 #include "finetune/formats/safetensors.h"
 #include "finetune/model/write_model.h"
 #include "model/adapter_slots.h"
+#include "model/bottlenecks.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -39,27 +40,14 @@ void check_pattern(const std::map<std::string, T>& pattern, const std::string& k
   }
 }
 
-void check_given(const Config& config, const char* key, double given, double stored) {
-  if (!config.is_given(key) || given == stored) return;
-  fail(ErrorKind::config,
-       "{}: {} is {}, but the adapter {} has {}; leave {} out, or start a new adapter",
-       config.origins.at(key), key, given, config.init_lora_weights.path, stored, key);
-}
-
 /// What the configuration says besides the adapter that it continues must agree with it.
 void check_continued(CausalLM& model, const Config& config, const PeftAdapter& adapter) {
   const PeftLora& first = adapter.modules.begin()->second;
-  check_given(config, "lora_rank", static_cast<double>(config.lora_rank),
-              static_cast<double>(first.rank()));
+  check_given(config, "lora_rank", config.lora_rank, first.rank());
   check_given(config, "lora_alpha", config.lora_alpha, first.alpha);
   check_given(config, "use_rslora", config.use_rslora, adapter.use_rslora);
   check_given(config, "use_dora", config.use_dora, adapter.use_dora());
-  for (const char* key : {"rank_pattern", "alpha_pattern", "modules_to_save"}) {
-    if (config.is_given(key)) {
-      fail(ErrorKind::config, "{}: {} comes from the adapter {}; leave it out",
-           config.origins.at(key), key, config.init_lora_weights.path);
-    }
-  }
+  check_not_given(config, {"rank_pattern", "alpha_pattern", "modules_to_save"});
   if (!config.is_given("target_modules")) return;
   for (const AdapterSlot& slot : select_slots(model, config)) {
     if (*slot.lora) continue;
@@ -192,32 +180,35 @@ void check_fits(const std::map<std::string, AdapterSlot>& slots, const PeftAdapt
       adapter.base_model_name_or_path.empty() ? "(not recorded)" : adapter.base_model_name_or_path);
 }
 
-/// Copies a saved tensor into a trained one of the same shape.
-void fill(Tensor target, const Tensor& source, const std::string& name, const std::string& where) {
-  if (!source.defined() || source.sizes() != target.sizes()) {
-    fail(ErrorKind::model, "{}: '{}' is missing or not of shape {}", where, name,
-         format_shape(target.sizes().vec()));
-  }
-  target.copy_(source);
-}
-
 void restore_lora(const AdapterSlot& slot, const PeftLora& saved, const std::string& where) {
   Lora& lora = **slot.lora;
   const std::int64_t rank = lora.a.size(0), whole = lora.whole_a().size(0);
   if (!saved.a.defined() || saved.rank() != whole) {
     fail(ErrorKind::model, "{}: '{}' has no matrices of rank {}", where, slot.name, whole);
   }
-  fill(lora.a.detach(), saved.a.narrow(0, 0, rank), slot.name + ".lora_A", where);
-  fill(lora.b.detach(), saved.b.narrow(1, 0, rank), slot.name + ".lora_B", where);
+  fill_tensor(lora.a.detach(), saved.a.narrow(0, 0, rank), slot.name + ".lora_A", where);
+  fill_tensor(lora.b.detach(), saved.b.narrow(1, 0, rank), slot.name + ".lora_B", where);
   if (lora.magnitude.defined())
-    fill(lora.magnitude.detach(), saved.magnitude, slot.name + ".lora_magnitude_vector", where);
+    fill_tensor(lora.magnitude.detach(), saved.magnitude, slot.name + ".lora_magnitude_vector",
+                where);
   if (!lora.constant_a.defined()) return;
-  fill(lora.constant_a, saved.a.narrow(0, rank, whole - rank), slot.name + ".lora_A", where);
-  fill(lora.constant_b, saved.b.narrow(1, rank, whole - rank), slot.name + ".lora_B", where);
+  fill_tensor(lora.constant_a, saved.a.narrow(0, rank, whole - rank), slot.name + ".lora_A", where);
+  fill_tensor(lora.constant_b, saved.b.narrow(1, rank, whole - rank), slot.name + ".lora_B", where);
 }
 
 Tensor on_cpu(const Tensor& tensor) {
   return tensor.defined() ? tensor.detach().cpu().contiguous() : Tensor();
+}
+
+/// How the base was held while the adapter was trained: merging needs the same weights.
+void record_quantization(const CausalLM& model, PeftAdapter& adapter) {
+  for (const Linear* linear : model.linears()) {
+    if (!linear->weight.quantized()) continue;
+    const Nf4Tensor* nf4 = linear->weight.nf4();
+    adapter.quantization = nf4 != nullptr ? Quantization::nf4 : Quantization::int8;
+    adapter.double_quant = nf4 == nullptr || nf4->double_quant();
+    return;
+  }
 }
 
 /// True when no other module ends like one of these.
@@ -238,9 +229,12 @@ std::vector<std::string> written_names(const std::set<std::string>& names, bool 
 }  // namespace
 
 void attach_new_adapter(CausalLM& model, const Config& config) {
+  const bool continues = config.init_lora_weights.kind == LoraInit::Kind::adapter;
+  if (config.method == Method::adapter)
+    return continues ? continue_bottlenecks(model, config) : attach_new_bottlenecks(model, config);
   if (config.method == Method::ia3) {
     attach_new_ia3(model, config);
-  } else if (config.init_lora_weights.kind == LoraInit::Kind::adapter) {
+  } else if (continues) {
     return continue_adapter(model, config);
   } else {
     attach_new_lora(model, config);
@@ -248,7 +242,10 @@ void attach_new_adapter(CausalLM& model, const Config& config) {
   train_modules(model, config.modules_to_save);
 }
 
-void attach_adapter(CausalLM& model, const PeftAdapter& adapter) {
+void attach_adapter(CausalLM& model, const SavedAdapter& saved) {
+  if (const auto* bottlenecks = std::get_if<BottleneckAdapter>(&saved))
+    return attach_bottlenecks(model, *bottlenecks);
+  const PeftAdapter& adapter = std::get<PeftAdapter>(saved);
   std::map<std::string, AdapterSlot> slots;
   for (const AdapterSlot& slot : adapter_slots(model)) slots[slot.name] = slot;
   check_fits(slots, adapter);
@@ -264,14 +261,16 @@ void attach_adapter(CausalLM& model, const PeftAdapter& adapter) {
   const at::NoGradGuard no_grad;
   visit_trained_modules(model, [&](const std::string& name, Tensor& slot, bool) {
     const auto found = adapter.saved.find(name);
-    fill(slot, found == adapter.saved.end() ? Tensor() : found->second, name, "the adapter");
+    fill_tensor(slot, found == adapter.saved.end() ? Tensor() : found->second, name, "the adapter");
   });
 }
 
-PeftAdapter adapter_of(CausalLM& model) {
+SavedAdapter adapter_of(CausalLM& model) {
+  if (const auto bottlenecks = bottlenecks_of(model)) return *bottlenecks;
   PeftAdapter adapter;
   adapter.fan_in_fan_out = model.config.transposed_linears;
   adapter.modules_to_save = model.modules_to_save;
+  record_quantization(model, adapter);
   std::set<std::string> adapted, on_input;
   const std::vector<AdapterSlot> slots = adapter_slots(model);
   for (const AdapterSlot& slot : slots) {
@@ -304,7 +303,10 @@ PeftAdapter adapter_of(CausalLM& model) {
   return adapter;
 }
 
-void restore_adapter(CausalLM& model, const PeftAdapter& adapter, const std::string& where) {
+void restore_adapter(CausalLM& model, const SavedAdapter& values, const std::string& where) {
+  if (const auto* bottlenecks = std::get_if<BottleneckAdapter>(&values))
+    return restore_bottlenecks(model, *bottlenecks, where);
+  const PeftAdapter& adapter = std::get<PeftAdapter>(values);
   const at::NoGradGuard no_grad;
   for (const AdapterSlot& slot : adapter_slots(model)) {
     if (*slot.lora) {
@@ -313,18 +315,21 @@ void restore_adapter(CausalLM& model, const PeftAdapter& adapter, const std::str
     }
     if (slot.linear != nullptr && slot.linear->ia3) {
       const auto saved = adapter.ia3.find(slot.name);
-      fill(slot.linear->ia3->factors.detach(),
-           saved == adapter.ia3.end() ? Tensor() : saved->second, slot.name + ".ia3_l", where);
+      fill_tensor(slot.linear->ia3->factors.detach(),
+                  saved == adapter.ia3.end() ? Tensor() : saved->second, slot.name + ".ia3_l",
+                  where);
     }
   }
   visit_trained_modules(model, [&](const std::string& name, Tensor& slot, bool) {
     const auto saved = adapter.saved.find(name);
-    fill(slot.detach(), saved == adapter.saved.end() ? Tensor() : saved->second, name, where);
+    fill_tensor(slot.detach(), saved == adapter.saved.end() ? Tensor() : saved->second, name,
+                where);
   });
 }
 
 void detach_adapters(CausalLM& model) {
   for (const AdapterSlot& slot : adapter_slots(model)) slot.lora->reset();
+  for (const BottleneckSlot& slot : bottleneck_slots(model)) slot.bottleneck->reset();
   for (Linear* linear : model.linears()) {
     linear->ia3.reset();
     if (model.originals.contains(linear->name + ".weight")) linear->trained = Tensor();

@@ -54,6 +54,12 @@ Tensor attention_forward(const AttentionBlock& block, std::size_t index, const T
   return block.o_proj.forward(out.flatten(1, 2), pass.context);
 }
 
+/// The residual stream after a sublayer, and its bottleneck adapter where it has one.
+Tensor joined(const std::optional<Bottleneck>& adapter, const Tensor& x, const Tensor& out,
+              const Pass& pass) {
+  return adapter ? adapter->join(x, out, pass.context) : x + out;
+}
+
 Tensor scaled(const Tensor& x, double scale) { return scale == 1.0 ? x : x * scale; }
 
 }  // namespace
@@ -88,8 +94,8 @@ Tensor layer_forward(const DecoderLayer& layer, std::size_t index, const Tensor&
     return x + attended +
            feed_forward(layer.mlp_norm.defined() ? layer.mlp_norm.forward(x) : normalized);
   }
-  const Tensor middle = x + attended;
-  return middle + feed_forward(layer.mlp_norm.forward(middle));
+  const Tensor middle = joined(layer.attention_adapter, x, attended, pass);
+  return joined(layer.output_adapter, middle, feed_forward(layer.mlp_norm.forward(middle)), pass);
 }
 
 }  // namespace finetune

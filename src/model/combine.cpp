@@ -52,6 +52,8 @@ PeftAdapter combine_adapters(const std::vector<PeftAdapter>& adapters,
   PeftAdapter result;
   result.base_model_name_or_path = adapters.front().base_model_name_or_path;
   result.fan_in_fan_out = adapters.front().fan_in_fan_out;
+  result.quantization = adapters.front().quantization;
+  result.double_quant = adapters.front().double_quant;
   std::set<std::string> targets;
   for (std::size_t i = 0; i < adapters.size(); ++i) {
     check(adapters[i], i);

@@ -48,13 +48,9 @@ Activation read_activation(const ConfigReader& reader, std::initializer_list<con
   const auto named = std::find_if(keys.begin(), keys.end(),
                                   [&](const char* key) { return reader.find(key) != nullptr; });
   const std::string word = named == keys.end() ? fallback : reader.word(*named, fallback);
-  if (word == "silu" || word == "swish") return Activation::silu;
-  if (word == "gelu" || word == "gelu_python") return Activation::gelu;
-  if (word == "gelu_new" || word == "gelu_fast" || word == "gelu_pytorch_tanh")
-    return Activation::gelu_tanh;
-  if (word == "relu") return Activation::relu;
+  if (const auto activation = parse_activation(word)) return *activation;
   reader.fail_field(*named, "is \"" + word + "\"",
-                    "silu, gelu, gelu_new, gelu_fast, gelu_pytorch_tanh or relu");
+                    "silu, gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu or tanh");
 }
 
 ModelConfig read_common(const ConfigReader& reader, std::int64_t head_dim) {

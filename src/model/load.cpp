@@ -36,6 +36,7 @@ class WeightTaker {
         config_(config),
         options_(options),
         folder_(folder) {
+    check_quant_states(weights_);
     if (options.quantization != Quantization::nf4) return;
     cache_.emplace(folder, weights_, options.double_quant);
     cached_ = cache_->open();

@@ -2,6 +2,7 @@
 #include "finetune/formats/safetensors.h"
 #include "finetune/model/write_model.h"
 #include "model/adapter_slots.h"
+#include "model/base_tensors.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -9,6 +10,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/mm.h>
 
+#include <algorithm>
 #include <limits>
 
 namespace finetune {
@@ -88,42 +90,35 @@ class Merger {
   bool touches_ends_ = false, untie_ = false;
 };
 
-std::string shape_problem(const std::string& module, const Tensor& weight,
-                          const std::vector<std::int64_t>& needed, const char* what) {
-  if (weight.sizes().vec() == needed) return "";
-  return fmt::format("{}: the model's weight is {}, the {} of the adapter {}", module,
-                     format_shape(weight.sizes().vec()), what, format_shape(needed));
-}
-
-void check_fits(const fs::path& base, const std::map<std::string, Tensor>& weights,
-                const PeftAdapter& adapter) {
+void check_fits(const fs::path& folder, const BaseTensors& base, const PeftAdapter& adapter) {
   std::vector<std::string> problems;
-  const auto check = [&](const std::string& name, const auto& problem_of) {
-    const auto found = weights.find(name);
-    const std::string problem = found == weights.end() ? name + ": this model has no such tensor"
-                                                       : problem_of(found->second);
-    if (!problem.empty()) problems.push_back(problem);
+  const auto check = [&](const std::string& name, const std::string& module, const char* what,
+                         const auto& needed) {
+    if (!base.has(name)) {
+      problems.push_back(name + ": this model has no such tensor");
+      return;
+    }
+    const std::vector<std::int64_t> shape = base.shape(name), expected = needed(shape);
+    if (shape == expected) return;
+    problems.push_back(fmt::format("{}: the model's weight is {}, the {} of the adapter {}", module,
+                                   format_shape(shape), what, format_shape(expected)));
   };
+  using Shape = std::vector<std::int64_t>;
   for (const auto& [module, lora] : adapter.modules) {
-    std::vector<std::int64_t> shape = {lora.b.size(0), lora.a.size(1)};
+    Shape shape = {lora.b.size(0), lora.a.size(1)};
     if (lora.embedding) std::swap(shape[0], shape[1]);
-    check(module + std::string(kWeight),
-          [&](const Tensor& weight) { return shape_problem(module, weight, shape, "update"); });
+    check(module + std::string(kWeight), module, "update", [&](const Shape&) { return shape; });
   }
   for (const auto& [module, factors] : adapter.ia3) {
-    check(module + std::string(kWeight), [&](const Tensor& weight) {
-      std::vector<std::int64_t> shape = weight.sizes().vec();
+    check(module + std::string(kWeight), module, "scaled weight", [&](Shape shape) {
       shape[factors.size(0) == 1 ? 1 : 0] = factors.numel();
-      return shape_problem(module, weight, shape, "scaled weight");
+      return shape;
     });
   }
-  for (const auto& [name, tensor] : adapter.saved) {
-    check(name, [&](const Tensor& weight) {
-      return shape_problem(name, weight, tensor.sizes().vec(), "tensor");
-    });
-  }
+  for (const auto& [name, tensor] : adapter.saved)
+    check(name, name, "tensor", [&](const Shape&) { return tensor.sizes().vec(); });
   if (problems.empty()) return;
-  fail(ErrorKind::model, "the adapter does not fit {}:\n{}\nIt was trained on: {}", base.string(),
+  fail(ErrorKind::model, "the adapter does not fit {}:\n{}\nIt was trained on: {}", folder.string(),
        join_problems(problems), adapter.base_model_name_or_path);
 }
 
@@ -136,22 +131,24 @@ double half_ulp(at::ScalarType dtype) {
 /// Compares a reopened folder with base and adapter.
 class MergeCheck {
  public:
-  MergeCheck(std::map<std::string, Tensor> base, const Merger& merger, const fs::path& output)
-      : base_(std::move(base)),
-        merged_(read_model_tensors(output)),
-        merger_(merger),
-        output_(output) {}
+  MergeCheck(const BaseTensors& base, const Merger& merger, const fs::path& output, bool requantize)
+      : base_(base), merged_(output), merger_(merger), output_(output), requantize_(requantize) {}
 
   MergeReport run() {
-    for (const auto& [name, tensor] : base_) {
+    for (const std::string& name : base_.full_names()) {
       ++report_.tensors;
-      if (!merged_.contains(name)) wrong(name, "is not there");
+      if (base_.quantization(name) != Quantization::none) ++report_.dequantized;
+      if (!merged_.has(name)) wrong(name, "is not there");
       if (!merger_.changes(name)) {
         check_copied(name);
         continue;
       }
       ++report_.merged;
-      if (name.ends_with(kWeight) && tensor.dim() == 2) check_products(name);
+      if (requantized_again(name)) {
+        check_requantized(name);
+        continue;
+      }
+      if (name.ends_with(kWeight) && base_.shape(name).size() == 2) check_products(name);
       check_values(name);
     }
     if (update_square_ > 0) report_.lost_to_rounding = std::sqrt(lost_square_ / update_square_);
@@ -159,19 +156,33 @@ class MergeCheck {
   }
 
  private:
+  bool requantized_again(const std::string& name) const {
+    return requantize_ && base_.quantization(name) == Quantization::nf4;
+  }
+
   void check_copied(const std::string& name) const {
-    const Tensor& stored = merged_.at(name);
-    if (!at::equal(stored, base_.at(name).to(stored.scalar_type())))
+    const Tensor stored = merged_.tensor(name);
+    if (!at::equal(stored, base_.tensor(name).to(stored.scalar_type())))
       wrong(name, "differs from the base");
+  }
+
+  /// A quantized weight is compared with the quantized sum of base and adapter, bit for bit.
+  void check_requantized(const std::string& name) {
+    const Tensor base = base_.tensor(name), exact = merger_.merged(name, base),
+                 stored = merged_.tensor(name);
+    const Nf4Tensor expected = requantized(base_, name, base, exact);
+    if (!at::equal(stored, nf4_dequantize(expected, at::kFloat)))
+      wrong(name, "is not base and adapter together");
+    add_loss(base, exact, stored);
   }
 
   /// The products of the stored weight against those of base and live adapter. Rounding the weight
   /// W' to its type may change a product by half an ulp of |W'| |x|; summing in float32 by a little
   /// more.
   void check_products(const std::string& name) {
-    const Linear linear = merger_.live(name, base_.at(name));
+    const Linear linear = merger_.live(name, base_.tensor(name));
     if (!linear.lora && !linear.ia3) return;
-    const Tensor& stored = merged_.at(name);
+    const Tensor stored = merged_.tensor(name);
     const Tensor weight =
         (merger_.is_embedding(name) ? stored.t() : stored).to(at::kFloat).contiguous();
     const Tensor x =
@@ -190,11 +201,15 @@ class MergeCheck {
 
   /// What rounding to the stored type took of the update.
   void check_values(const std::string& name) {
-    const Tensor base = base_.at(name).to(at::kFloat), exact = merger_.merged(name, base_.at(name)),
-                 stored = merged_.at(name).to(at::kFloat);
-    const double allowed = 2.0 * half_ulp(merged_.at(name).scalar_type());
+    const Tensor before = base_.tensor(name), exact = merger_.merged(name, before),
+                 stored = merged_.tensor(name).to(at::kFloat);
+    const double allowed = 2.0 * half_ulp(merged_.dtype(name));
     if (!(stored - exact).abs().le(exact.abs() * allowed + 1e-30).all().item<bool>())
       wrong(name, "is not base and adapter together");
+    add_loss(before.to(at::kFloat), exact, stored);
+  }
+
+  void add_loss(const Tensor& base, const Tensor& exact, const Tensor& stored) {
     update_square_ += (exact - base).square().sum(at::kDouble).item<double>();
     lost_square_ += (stored - exact).square().sum(at::kDouble).item<double>();
   }
@@ -204,31 +219,57 @@ class MergeCheck {
          output_.string(), name, what);
   }
 
-  std::map<std::string, Tensor> base_, merged_;
+  const BaseTensors& base_;
+  BaseTensors merged_;
   const Merger& merger_;
   fs::path output_;
+  bool requantize_;
   MergeReport report_;
   double update_square_ = 0, lost_square_ = 0;
 };
 
+/// Throws where an NF4 checkpoint cannot be written.
+void check_requantize(const fs::path& folder, const BaseTensors& base,
+                      const MergeOptions& options) {
+  const std::vector<std::string> names = base.full_names();
+  const bool stored = std::any_of(names.begin(), names.end(),
+                                  [&](const std::string& name) { return base.stored_nf4(name); });
+  if (!stored && options.trained.kind != Quantization::nf4) {
+    fail(ErrorKind::config,
+         "--requantize: {} is not quantized, and the adapter was trained over quantization: {}; "
+         "expected nf4, which --quantization nf4 says",
+         folder.string(), to_string(options.trained.kind));
+  }
+  if (!stored && base.config().moe.num_experts > 0) {
+    fail(ErrorKind::config,
+         "--requantize: transformers does not quantize the experts of {}; leave it out",
+         base.config().model_type);
+  }
+}
+
 }  // namespace
 
 MergeReport merge_adapter(const fs::path& base, const PeftAdapter& adapter, const fs::path& output,
-                          std::optional<at::ScalarType> dtype) {
-  const Merger merger(adapter, read_model_config(base));
-  std::map<std::string, Tensor> weights = read_model_tensors(base);
+                          const MergeOptions& options) {
+  BaseTensors tensors(base, options.trained);
+  if (options.requantize) check_requantize(base, tensors, options);
+  const Merger merger(adapter, tensors.config());
   if (merger.untie()) {
     const std::string embeddings = merger.embeddings() + std::string(kWeight),
                       head = merger.head() + std::string(kWeight);
-    if (!weights.contains(head)) weights[head] = weights[embeddings];
-    if (!weights.contains(embeddings)) weights[embeddings] = weights[head];
+    if (!tensors.has(head)) {
+      tensors.add_twin(head, embeddings);
+    } else if (!tensors.has(embeddings)) {
+      tensors.add_twin(embeddings, head);
+    }
   }
-  check_fits(base, weights, adapter);
+  check_fits(base, tensors, adapter);
   const auto change = [&](const std::string& name, const Tensor& stored) {
     return merger.changes(name) ? merger.merged(name, stored) : stored;
   };
-  write_model_folder(base, output, {change, dtype, merger.untie()});
-  return MergeCheck(std::move(weights), merger, output).run();
+  write_model_folder(base, output,
+                     {change, options.dtype, merger.untie(), options.trained, options.requantize});
+  return MergeCheck(tensors, merger, output, options.requantize).run();
 }
 
 }  // namespace finetune

@@ -5,6 +5,7 @@
 #include "finetune/base/log.h"
 #include "finetune/model/placement.h"
 
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/empty.h>
 #include <nlohmann/json.hpp>
 
@@ -21,7 +22,9 @@ using nlohmann::ordered_json;
 namespace {
 
 constexpr const char* kState = ".quant_state.bitsandbytes__nf4";
-constexpr const char* kVersion = "1";  // of the cache
+constexpr const char* kStates = ".quant_state.bitsandbytes__";
+constexpr const char* kVersion = "1";        // of the cache
+constexpr double kQuantMapTolerance = 1e-6;  // the table's numbers lie 0.07 apart and more
 
 [[noreturn]] void fail_weight(const std::string& name, const std::string& reason) {
   fail(ErrorKind::model, "the NF4 weight {} {}", name, reason);
@@ -56,9 +59,21 @@ at::ScalarType parse_dtype(const std::string& name, const std::string& word) {
   fail_weight(name, fmt::format("was made of \"{}\"; expected float32, bfloat16 or float16", word));
 }
 
+/// The 16 numbers that the codes stand for must be those of NF4: computing uses the table alone.
+void check_quant_map(const WeightFolder& weights, const std::string& name) {
+  const Tensor map = part(weights, name, ".quant_map", at::kFloat, 16);
+  if (at::allclose(map, nf4_quant_map(), 0.0, kQuantMapTolerance)) return;
+  fail_weight(
+      name, "has a .quant_map that is not the table of NF4; this version reads bitsandbytes' NF4");
+}
+
 /// Shape, type and offset; false or a nonsensical value throws.
 void read_header(const json& state, const std::string& name, bool nested, Nf4Tensor& weight) {
   try {
+    if (state.at("quant_type") != "nf4") {
+      fail_weight(name, fmt::format("is of type {}; this version reads bitsandbytes' nf4",
+                                    state.at("quant_type").dump()));
+    }
     const auto shape = state.at("shape").get<std::vector<std::int64_t>>();
     const auto block = state.at("blocksize").get<std::int64_t>();
     const auto nested_block =
@@ -92,8 +107,8 @@ Tensor bytes_tensor(const std::string& text) {
 void check_quantization_config(const fs::path& folder) {
   const json config =
       json::parse(read_file(folder / "config.json", ErrorKind::model), nullptr, false);
-  if (!config.is_object() || !config.contains("quantization_config")) return;
-  const json& quantization = config.at("quantization_config");
+  if (!config.is_object() || !config.contains(kQuantizationConfig)) return;
+  const json& quantization = config.at(kQuantizationConfig);
   if (!quantization.is_object()) return;
   const auto word = [&](const char* key) {
     return quantization.contains(key) && quantization.at(key).is_string()
@@ -119,6 +134,17 @@ bool is_nf4(const WeightFolder& weights, const std::string& name) {
   return weights.find(name + kState) != nullptr;
 }
 
+void check_quant_states(const WeightFolder& weights) {
+  for (const std::string& name : weights.names()) {
+    const std::size_t begin = name.find(kStates);
+    if (begin == std::string::npos || name.ends_with(kState)) continue;
+    fail(ErrorKind::model,
+         "the weight {} is quantized in bitsandbytes' {}; this version reads its nf4. Use the "
+         "original model, with quantization: nf4",
+         name.substr(0, begin), name.substr(begin + std::string_view(kStates).size()));
+  }
+}
+
 std::vector<std::string> nf4_parts(const WeightFolder& weights, const std::string& name) {
   std::vector<std::string> names = {name};
   for (const char* suffix :
@@ -132,6 +158,7 @@ Nf4Tensor read_nf4(const WeightFolder& weights, const std::string& name) {
   const bool nested = weights.find(name + ".nested_absmax") != nullptr;
   Nf4Tensor weight;
   read_header(read_state(weights, name), name, nested, weight);
+  check_quant_map(weights, name);
   // The codes may be stored as another type (bnb_4bit_quant_storage); their bytes are the same.
   if (weights.find(name) == nullptr) fail_weight(name, "has no tensor " + name);
   weight.codes = weights.tensor(name).reshape({-1}).view(at::kByte);
@@ -146,6 +173,16 @@ Nf4Tensor read_nf4(const WeightFolder& weights, const std::string& name) {
                               (weight.blocks() + kNf4NestedBlock - 1) / kNf4NestedBlock);
   weight.nested_quant_map = part(weights, name, ".nested_quant_map", at::kFloat, 256);
   return weight;
+}
+
+ordered_json nf4_quantization_config(bool double_quant) {
+  return {{"quant_method", "bitsandbytes"},
+          {"load_in_4bit", true},
+          {"load_in_8bit", false},
+          {"bnb_4bit_quant_type", "nf4"},
+          {"bnb_4bit_use_double_quant", double_quant},
+          {"bnb_4bit_compute_dtype", "float32"},
+          {"bnb_4bit_quant_storage", "uint8"}};
 }
 
 std::map<std::string, Tensor> nf4_tensors(const std::string& name, const Nf4Tensor& weight) {

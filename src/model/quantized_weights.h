@@ -3,6 +3,8 @@
 #include "finetune/formats/safetensors.h"
 #include "finetune/nn/nf4.h"
 
+#include <nlohmann/json.hpp>
+
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -14,6 +16,9 @@ namespace finetune {
 /// Throws Error(model) where config.json says that the weights are quantized in a way that is not
 /// NF4 of bitsandbytes.
 void check_quantization_config(const std::filesystem::path& folder);
+
+/// Throws Error(model) where the files hold a weight in another type of bitsandbytes, such as fp4.
+void check_quant_states(const WeightFolder& weights);
 
 /// Whether the files hold this weight ("model.layers.0.self_attn.q_proj.weight") in bitsandbytes'
 /// NF4.
@@ -27,6 +32,11 @@ Nf4Tensor read_nf4(const WeightFolder& weights, const std::string& name);
 /// The way back: the tensors that bitsandbytes stores for a weight, by name. Source:
 /// QuantState.as_dict in bitsandbytes 0.50.
 std::map<std::string, Tensor> nf4_tensors(const std::string& name, const Nf4Tensor& weight);
+
+/// The key of config.json that says how a checkpoint is quantized.
+constexpr const char* kQuantizationConfig = "quantization_config";
+/// Its value for an NF4 checkpoint, as transformers' BitsAndBytesConfig reads it.
+nlohmann::ordered_json nf4_quantization_config(bool double_quant);
 
 /// Quantized linears of a model on disk, a folder for each base model. Only where
 /// FINETUNE_CACHE_DIR is set, since it takes a quarter of the model.

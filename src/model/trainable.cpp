@@ -1,6 +1,7 @@
 #include "finetune/base/error.h"
 #include "finetune/model/adapters.h"
 #include "model/adapter_slots.h"
+#include "model/bottlenecks.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -59,6 +60,16 @@ void untie_for(CausalLM& model, const std::vector<std::string>& names) {
   }
 }
 
+/// The weights that have an adapter -> their modules.
+std::map<std::string, std::string> adapted_weights(CausalLM& model) {
+  std::map<std::string, std::string> adapted;
+  for (const AdapterSlot& slot : adapter_slots(model)) {
+    if (*slot.lora || (slot.linear != nullptr && slot.linear->ia3))
+      adapted[slot.name + ".weight"] = slot.name;
+  }
+  return adapted;
+}
+
 /// LLaMA-Factory's freeze_trainable_layers: the last `count` blocks, or the first when it is
 /// negative.
 std::function<bool(const std::string&)> in_blocks(const ModelConfig& config, std::int64_t count) {
@@ -92,6 +103,7 @@ void train_modules(CausalLM& model, const std::vector<std::string>& names) {
   if (names.empty()) return;
   untie_for(model, names);
   const std::vector<Weight> weights = weights_of(model);
+  const std::map<std::string, std::string> adapted = adapted_weights(model);
   for (const std::string& wanted : names) {
     const bool found = std::any_of(weights.begin(), weights.end(), [&](const Weight& weight) {
       return saves(wanted, weight.name);
@@ -106,10 +118,10 @@ void train_modules(CausalLM& model, const std::vector<std::string>& names) {
                      [&](const std::string& wanted) { return saves(wanted, weight.name); })) {
       continue;
     }
-    if (weight.linear != nullptr && (weight.linear->lora || weight.linear->ia3)) {
+    if (adapted.contains(weight.name)) {
       fail(ErrorKind::config,
            "{} is in both target_modules and modules_to_save; leave it out of one of them",
-           weight.linear->name);
+           adapted.at(weight.name));
     }
     model.originals[weight.name] = weight.linear != nullptr ? Tensor() : *weight.slot;
     weight.train();
@@ -140,6 +152,8 @@ std::vector<TrainableParameter> adapter_parameters(CausalLM& model, double lr_ra
     if (lora.magnitude.defined())
       list.push_back({slot.name + ".lora_magnitude_vector", &lora.magnitude, true, lr_ratio});
   }
+  for (const BottleneckTensor& tensor : bottleneck_parameters(model))
+    list.push_back({tensor.name, tensor.slot, tensor.decays});
   visit_trained_modules(model, [&](const std::string& name, Tensor& slot, bool decays) {
     list.push_back({name, &slot, decays});
   });

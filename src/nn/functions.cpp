@@ -11,6 +11,8 @@
 #include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/silu_backward.h>
+#include <ATen/ops/tanh.h>
+#include <ATen/ops/tanh_backward.h>
 #include <ATen/ops/threshold_backward.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -20,6 +22,18 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 namespace {
+
+/// The first name of each is the one we write.
+constexpr std::pair<std::string_view, Activation> kActivationNames[] = {
+    {"silu", Activation::silu},
+    {"swish", Activation::silu},
+    {"gelu", Activation::gelu},
+    {"gelu_python", Activation::gelu},
+    {"gelu_new", Activation::gelu_tanh},
+    {"gelu_fast", Activation::gelu_tanh},
+    {"gelu_pytorch_tanh", Activation::gelu_tanh},
+    {"relu", Activation::relu},
+    {"tanh", Activation::tanh}};
 
 const char* gelu_form(Activation activation) {
   return activation == Activation::gelu_tanh ? "tanh" : "none";
@@ -35,6 +49,8 @@ Tensor activation_backward(const Tensor& dy, const Tensor& x, Activation activat
     case Activation::gelu:
     case Activation::gelu_tanh:
       return at::gelu_backward(dy, x, gelu_form(activation));
+    case Activation::tanh:
+      return at::tanh_backward(dy, at::tanh(x));
   }
   FT_CHECK(false, "activation {}", static_cast<int>(activation));
 }
@@ -94,6 +110,20 @@ class Rope : public torch::autograd::Function<Rope> {
 
 }  // namespace
 
+std::optional<Activation> parse_activation(std::string_view name) {
+  for (const auto& [word, activation] : kActivationNames) {
+    if (word == name) return activation;
+  }
+  return std::nullopt;
+}
+
+std::string_view activation_name(Activation activation) {
+  for (const auto& [word, value] : kActivationNames) {
+    if (value == activation) return word;
+  }
+  FT_CHECK(false, "activation {}", static_cast<int>(activation));
+}
+
 Tensor activate(const Tensor& x, Activation activation) {
   switch (activation) {
     case Activation::silu:
@@ -103,6 +133,8 @@ Tensor activate(const Tensor& x, Activation activation) {
     case Activation::gelu:
     case Activation::gelu_tanh:
       return at::gelu(x, gelu_form(activation));
+    case Activation::tanh:
+      return at::tanh(x);
   }
   FT_CHECK(false, "activation {}", static_cast<int>(activation));
 }

@@ -7,7 +7,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
@@ -20,14 +19,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 namespace {
-
-/// Zero with probability `p`, else 1 / (1 - p); the same for the same seed, so backward makes it
-/// again.
-Tensor dropout_mask(const Tensor& like, double p, std::uint64_t seed) {
-  Tensor mask = at::empty_like(like);
-  mask.bernoulli_(1.0 - p, seeded_generator(like.device(), seed));
-  return mask.div_(1.0 - p);
-}
 
 struct LoraCall {
   const FrozenWeight* weight;

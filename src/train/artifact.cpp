@@ -2,7 +2,7 @@
 
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
-#include "finetune/formats/peft.h"
+#include "finetune/formats/adapter_folder.h"
 #include "finetune/formats/safetensors.h"
 #include "finetune/model/adapters.h"
 #include "finetune/model/write_model.h"
@@ -19,7 +19,9 @@ Artifact::Artifact(Method method, CausalLM& model, const FlatParameters& paramet
     : method_(method), model_(model), parameters_(parameters), base_(std::move(base)) {}
 
 std::string Artifact::weights_file() const {
-  return method_ == Method::full ? kModelWeightsFile : kAdapterWeightsFile;
+  return method_ == Method::full      ? kModelWeightsFile
+         : method_ == Method::adapter ? kBottleneckWeightsFile
+                                      : kAdapterWeightsFile;
 }
 
 void Artifact::save_result(const fs::path& folder) const {
@@ -35,9 +37,9 @@ void Artifact::save_exact(const fs::path& folder) const {
 }
 
 void Artifact::save_adapter(const fs::path& folder) const {
-  PeftAdapter adapter = adapter_of(model_);
-  adapter.base_model_name_or_path = base_.string();
-  write_peft_adapter(folder, adapter);
+  SavedAdapter adapter = adapter_of(model_);
+  base_model(adapter) = base_.string();
+  write_adapter(folder, adapter);
 }
 
 void Artifact::save_model(const fs::path& folder, std::optional<at::ScalarType> dtype) const {
@@ -53,7 +55,7 @@ void Artifact::save_model(const fs::path& folder, std::optional<at::ScalarType> 
 void Artifact::load_exact(const fs::path& folder) const {
   const at::NoGradGuard no_grad;
   if (method_ != Method::full)
-    return restore_adapter(model_, read_peft_adapter(folder), folder.string());
+    return restore_adapter(model_, read_adapter(folder), folder.string());
   std::map<std::string, Tensor> saved = read_model_tensors(folder);
   const std::string embeddings = model_.embeddings_name() + ".weight";
   if (!saved.contains(embeddings)) saved[embeddings] = saved[model_.head_name + ".weight"];

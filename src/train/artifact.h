@@ -10,7 +10,7 @@
 
 namespace finetune {
 
-/// Saves and restores what a run trains: a PEFT adapter, or with `full` a Hugging Face model
+/// Saves and restores what a run trains: an adapter folder, or with `full` a Hugging Face model
 /// folder.
 class Artifact {
  public:
@@ -25,7 +25,8 @@ class Artifact {
   /// Copies saved values back into the parameters. Throws Error(model) when a tensor is missing or
   /// misshapen.
   void load_exact(const std::filesystem::path& folder) const;
-  /// The file that holds the weights: adapter_model.safetensors or model.safetensors.
+  /// The file that holds the weights: adapter_model.safetensors, adapter.safetensors or
+  /// model.safetensors.
   std::string weights_file() const;
 
  private:

@@ -2,7 +2,7 @@
 
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
-#include "finetune/formats/peft.h"
+#include "finetune/formats/adapter_folder.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -20,8 +20,9 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kCheckpointPrefix = "checkpoint-";
-constexpr const char* kResultFiles[] = {kConfigFile, kMetricsFile, kModelWeightsFile,
-                                        kAdapterWeightsFile, kAdapterConfigFile};
+constexpr const char* kResultFiles[] = {
+    kConfigFile,         kMetricsFile,           kModelWeightsFile,
+    kAdapterWeightsFile, kBottleneckWeightsFile, kAdapterConfigFile};
 
 /// The step in "checkpoint-120".
 std::optional<std::int64_t> checkpoint_step(const fs::path& path) {

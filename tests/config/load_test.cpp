@@ -22,6 +22,8 @@ const std::map<std::string, std::string> kDocumented = {{"method", "lora"},
                                                         {"adapter_size", "64"},
                                                         {"adapter_activation", "gelu"},
                                                         {"adapter_placement", "pfeiffer"},
+                                                        {"adapter_scaling", "null"},
+                                                        {"adapter_dropout", "0"},
                                                         {"eval_split", "0"},
                                                         {"template", "auto"},
                                                         {"system_prompt", "null"},
@@ -74,6 +76,10 @@ TEST(LoadConfig, EmptyFileIsTheDocumentedDefaults) {
 TEST(LoadConfig, DefaultsThatFollowOtherSettings) {
   EXPECT_EQ(load_text("method: full").resolved_learning_rate(), 1e-5);
   EXPECT_EQ(load_text("method: adapter").resolved_learning_rate(), 2e-4);
+  EXPECT_EQ(load_text("adapter_placement: houlsby").resolved_adapter_scaling(), 1.0);
+  EXPECT_EQ(load_text("adapter_placement: parallel").resolved_adapter_scaling(), 4.0);
+  EXPECT_EQ(load_text("adapter_placement: parallel\nadapter_scaling: 2").resolved_adapter_scaling(),
+            2.0);
   EXPECT_EQ(load_text("stage: dpo").resolved_learning_rate(), 5e-6);
   EXPECT_EQ(load_text("{stage: dpo, learning_rate: 3e-4}").resolved_learning_rate(), 3e-4);
   EXPECT_FALSE(load_text("").resolved_load_best_model_at_end());

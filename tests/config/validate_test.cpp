@@ -57,8 +57,6 @@ TEST_P(NotInThisVersion, IsRefusedNotIgnored) {
 INSTANTIATE_TEST_SUITE_P(
     All, NotInThisVersion,
     ::testing::Values(
-        Missing{"method: adapter",
-                "method: adapter is not in this version; it has: lora, full, ia3"},
         Missing{"stage: dpo", "stage: dpo is not in this version; it has: sft"},
         Missing{"prefix_sharing: on", "prefix_sharing: on is not in this version"},
         Missing{"reference_adapter: runs/a",
@@ -72,6 +70,8 @@ TEST(Validate, KeysThatExcludeEachOther) {
                   "tokens_per_batch and per_device_train_batch_size");
   EXPECT_CONTAINS(refusal("eval_split: 0.1\neval_datasets: b.jsonl"),
                   "eval_split and eval_datasets are both given");
+  EXPECT_CONTAINS(refusal("init_lora_weights: olora\nmethod: adapter"),
+                  "expected the folder of an adapter to continue, or nothing");
   EXPECT_CONTAINS(refusal("warmup_steps: 10\nwarmup_ratio: 0.1"), "warmup_steps and warmup_ratio");
   EXPECT_CONTAINS(refusal("freeze_trainable_layers: 2\ntrainable_modules: .*\nmethod: full"),
                   "freeze_trainable_layers and trainable_modules");

@@ -239,4 +239,6 @@ def test_wrong_settings_are_told(tmp_path, base, data):
     assert "both match" in message(rank_pattern={"q_proj": 4, ".*proj": 2})
     assert "needs a rank of at most" in message(init_lora_weights="pissa", lora_rank=64)
     assert "loftq begins with what quantization lost" in message(init_lora_weights="loftq")
-    assert "is in both target_modules and modules_to_save" in message(modules_to_save=["q_proj"])
+    for name in ("q_proj", "lm_head", "embed_tokens"):
+        assert f"{name} is in both target_modules and modules_to_save" in message(target_modules=[name, "v_proj"],
+                                                                                 modules_to_save=[name])

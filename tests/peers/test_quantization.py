@@ -174,6 +174,143 @@ def test_damaged_checkpoint_is_refused(tmp_path, model, data):
     assert "blocks of 128 and 256" in stderr(**{state: text(blocksize=128)})
     assert "misshapen" in stderr(**{state: text(shape=[32, 48])})
     assert "not as bitsandbytes writes it" in stderr(**{state: text(nested_offset="x")})
+    assert 'is of type "fp4"' in stderr(**{state: text(quant_type="fp4")})
+    table = f"{name}.quant_map"
+    fp4 = functional.get_4bit_type("fp4", device="cpu")
+    assert "that is not the table of NF4" in stderr(**{table: fp4})
+    assert "that is not the table of NF4" in stderr(**{table: whole[table].flip(0).contiguous()})
+    assert ".quant_map of 15 F32; expected 16 F32" in stderr(**{table: whole[table][:15].contiguous()})
+    whole[f"{name}.quant_state.bitsandbytes__fp4"] = whole.pop(state)
+    assert f"the weight {name} is quantized in bitsandbytes' fp4" in stderr()
+
+
+def nlls(rows):
+    return [row["nll"] for row in rows]
+
+
+def save_quantized(folder, base, **options):
+    """The NF4 checkpoint that transformers makes of a base; its folder."""
+    kept = {key: options.pop(key) for key in ("max_shard_size",) if key in options}
+    load_quantized(base, **options).save_pretrained(folder, **kept)
+    toy.make_tokenizer(folder)
+    return folder
+
+
+def open_checkpoint(folder):
+    from transformers import AutoModelForCausalLM
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
+                                                device_map="cpu").eval()
+
+
+def train_adapter(tmp_path, base, data, **keys):
+    return train(tmp_path, model_name_or_path=base, datasets=[data], template="none", max_steps=4, lora_rank=4,
+                 learning_rate=2e-2, target_modules="all-linear", **keys)
+
+
+# Name -> how the base is held: its family, options of the checkpoint (None: its files hold numbers), further settings.
+HELD = {
+    "numbers": ("llama", None, {"method": "qlora"}),
+    "numbers, single": ("llama", None, {"method": "qlora", "double_quant": False}),
+    "numbers, transposed": ("gpt2", None, {"method": "qlora"}),
+    "numbers, fused, dora": ("phi3", None, {"method": "qlora", "use_dora": True}),
+    "numbers, head too": ("qwen2", None, {"method": "qlora", "modules_to_save": ["lm_head"]}),
+    "checkpoint": ("llama", {}, {}),
+    "checkpoint, single, shards": ("llama", {"double_quant": False, "max_shard_size": "30KB"}, {}),
+    "checkpoint, transposed": ("gpt2", {}, {}),
+    "checkpoint, other storage": ("llama", {"bnb_4bit_quant_storage": torch.bfloat16}, {}),
+}
+
+
+@pytest.fixture(scope="module", params=HELD)
+def qlora(request, tmp_path_factory, data):
+    """(base, adapter trained over it, its likelihoods here over the quantized base)."""
+    name, checkpoint, settings = HELD[request.param]
+    folder = tmp_path_factory.mktemp("qlora")
+    base = family.make(folder / "base", name)
+    if checkpoint is not None:
+        base = save_quantized(folder / "quantized", base, **checkpoint)
+    out = train_adapter(folder, base, data, **settings)
+    more = [] if checkpoint is not None else ["quantization=nf4", f"double_quant={settings.get('double_quant', True)}"]
+    rows = predictions(folder, base, data, *more, adapter=out)
+    assert nlls(rows["adapter"]) != pytest.approx(nlls(rows["base"]), rel=1e-3)
+    return base, out, nlls(rows["adapter"])
+
+
+def test_merged_into_the_dequantized_base(tmp_path, data, qlora):
+    base, adapter, live = qlora
+    done = run("merge", "--model", base, "--adapter", adapter, "--output", tmp_path / "merged")
+    assert "were quantized in training; the update was added to the dequantized ones" in done.stdout
+    assert "quantization_config" not in json.loads((tmp_path / "merged/config.json").read_text())
+    assert nlls(predictions(tmp_path, tmp_path / "merged", data)["base"]) == pytest.approx(live, rel=1e-5)
+    theirs = peer.load(tmp_path / "merged")
+    assert peer.nlls(theirs, peer.encode(base, ROWS)) == pytest.approx(live, rel=1e-5)
+
+
+def test_merged_and_requantized(tmp_path, data, qlora):
+    """The checkpoint's bits are those that bitsandbytes makes of the merged weights, and transformers opens it."""
+    base, adapter, live = qlora
+    done = run("merge", "--model", base, "--adapter", adapter, "--output", tmp_path / "nf4", "--requantize")
+    assert "the sum quantized to NF4 again" in done.stdout and "changed the update by" in done.stdout
+    run("merge", "--model", base, "--adapter", adapter, "--output", tmp_path / "merged")
+    config = json.loads((tmp_path / "nf4/config.json").read_text())["quantization_config"]
+    assert config["quant_method"] == "bitsandbytes" and config["bnb_4bit_quant_type"] == "nf4"
+    opened, whole = open_checkpoint(tmp_path / "nf4"), peer.load(tmp_path / "merged")
+    compared = 0
+    for name, module in opened.named_modules():
+        if type(module).__name__ != "Linear4bit":
+            continue
+        weight = whole.get_submodule(name).weight.detach()
+        weight = weight.T.contiguous() if type(whole.get_submodule(name)).__name__ == "Conv1D" else weight
+        codes, _ = quantize(weight, config["bnb_4bit_use_double_quant"])
+        assert torch.equal(module.weight.data.view(torch.uint8).flatten(), codes.flatten()), name
+        compared += 1
+    assert compared > 0
+    ours = nlls(predictions(tmp_path, tmp_path / "nf4", data)["base"])
+    assert ours == pytest.approx(peer.nlls(opened, peer.encode(base, ROWS)), rel=1e-5)
+    assert ours == pytest.approx(live, rel=0.2) and ours != pytest.approx(live, rel=1e-4)
+
+
+def test_merge_says_which_base(tmp_path, model, data):
+    out = train_adapter(tmp_path, model, data, method="qlora")
+    plain = nlls(predictions(tmp_path, model, data, adapter=out)["adapter"])
+    run("merge", "--model", model, "--adapter", out, "--output", tmp_path / "merged", "--quantization", "none")
+    assert nlls(predictions(tmp_path, tmp_path / "merged", data)["base"]) == pytest.approx(plain, rel=1e-5)
+    int8 = train_adapter(tmp_path / "int8", model, data, quantization="int8")
+    live = nlls(predictions(tmp_path, model, data, "quantization=int8", adapter=int8)["adapter"])
+    run("merge", "--model", model, "--adapter", int8, "--output", tmp_path / "int8/merged")
+    assert nlls(predictions(tmp_path, tmp_path / "int8/merged", data)["base"]) == pytest.approx(live, rel=1e-5)
+    done = run("merge", "--model", model, "--adapter", int8, "--output", tmp_path / "no", "--requantize", expect=2)
+    assert "trained over quantization: int8; expected nf4" in done.stderr
+    done = run("merge", "--model", model, "--adapter", int8, "--adapter", out, "--output", tmp_path / "no", expect=2)
+    assert "say with --quantization which of these bases" in done.stderr
+
+
+def test_loftq_begins_as_peft_does(tmp_path, model, data):
+    """The start is the best low-rank part of what quantization lost: PEFT's decomposition of W - Q. (PEFT's
+    replace_lora_weights_loftq itself wants a GPU; this is what it computes there.)"""
+    from peft.utils.loftq_utils import _low_rank_decomposition
+    rank, alpha = 4, 6
+    out = train(tmp_path, model_name_or_path=model, datasets=[data], template="none", max_steps=1, method="qlora",
+                lora_rank=rank, lora_alpha=alpha, learning_rate=1e-30, optim="sgd", init_lora_weights="loftq",
+                target_modules="all-linear")
+    lora = load_file(out / "adapter_model.safetensors")
+    for name, weight in linears(model).items():
+        codes, state = quantize(weight, True)
+        lost = weight - functional.dequantize_4bit(codes, state)
+        theirs = _low_rank_decomposition(lost, reduced_rank=rank)
+        stem = "base_model.model." + name.removesuffix(".weight")
+        a, b = lora[f"{stem}.lora_A.weight"], lora[f"{stem}.lora_B.weight"]
+        torch.testing.assert_close(alpha / rank * b @ a, theirs["L"] @ theirs["R"], rtol=1e-4, atol=1e-6)
+        left = torch.linalg.matrix_norm(lost - alpha / rank * b @ a)
+        best = torch.linalg.svdvals(lost)[rank:].norm()
+        assert left == pytest.approx(best.item(), rel=1e-4)
+    original = nlls(predictions(tmp_path, model, data)["base"])
+    rows = predictions(tmp_path, model, data, "quantization=nf4", adapter=out)
+    plain, begun = nlls(rows["base"]), nlls(rows["adapter"])
+
+    def distance(other):
+        return sum((x - y) ** 2 for x, y in zip(original, other))
+    assert distance(begun) < distance(plain)
 
 
 def curve(model, encoded, steps, rate, batch):

@@ -38,8 +38,10 @@ enum class PrefixSharing { automatic, on, off };
 enum class OnNonfinite { stop, skip, rollback };
 /// Nonlinearity of a bottleneck adapter.
 enum class AdapterActivation { gelu, relu, silu, tanh };
-/// Where bottleneck adapters stand: after the MLP only, or after attention and MLP.
-enum class AdapterPlacement { pfeiffer, houlsby };
+/// Where bottleneck adapters stand and what they read. With x the values that enter a sublayer
+/// (before its norm) and h those it gives: `pfeiffer` after the MLP, reads x + h; `houlsby` after
+/// attention and MLP, reads h; `parallel` beside the MLP, reads x.
+enum class AdapterPlacement { pfeiffer, houlsby, parallel };
 
 /// One accepted spelling of a value; the first spelling of each value is the one we write.
 template <typename E>
@@ -147,8 +149,10 @@ struct Choices<AdapterActivation> {
 
 template <>
 struct Choices<AdapterPlacement> {
-  static constexpr ChoiceWord<AdapterPlacement> words[] = {{AdapterPlacement::pfeiffer, "pfeiffer"},
-                                                           {AdapterPlacement::houlsby, "houlsby"}};
+  static constexpr ChoiceWord<AdapterPlacement> words[] = {
+      {AdapterPlacement::pfeiffer, "pfeiffer"},
+      {AdapterPlacement::houlsby, "houlsby"},
+      {AdapterPlacement::parallel, "parallel"}};
 };
 
 /// Any of the enums above.

@@ -94,6 +94,8 @@ struct Config {
   std::int64_t adapter_size = 64;
   AdapterActivation adapter_activation = AdapterActivation::gelu;
   AdapterPlacement adapter_placement = AdapterPlacement::pfeiffer;
+  std::optional<double> adapter_scaling;  ///< see resolved_adapter_scaling()
+  double adapter_dropout = 0;
   std::vector<std::string> feedforward_modules;  ///< ia3: names of modules scaled at their input
 
   // Data.
@@ -165,6 +167,8 @@ struct Config {
   /// learning_rate, or 2e-4 for lora and adapter, 3e-3 for ia3, 1e-5 for full, 5e-6 for preference
   /// stages.
   double resolved_learning_rate() const;
+  /// adapter_scaling, or 4 with adapter_placement: parallel, as He et al. have it, else 1.
+  double resolved_adapter_scaling() const;
   /// load_best_model_at_end, or true when there are evaluation data.
   bool resolved_load_best_model_at_end() const;
   /// True when eval_datasets or eval_split is set.

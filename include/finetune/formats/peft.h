@@ -1,6 +1,7 @@
 #pragma once
 
 #include "finetune/base/tensor.h"
+#include "finetune/config/choices.h"
 
 #include <cstdint>
 #include <filesystem>
@@ -45,6 +46,10 @@ struct PeftAdapter {
       target_modules;  ///< names or suffixes of modules, to write; the tensors say it when reading
   std::vector<std::string> feedforward_modules;  ///< (IA)3: those whose input is scaled
   std::vector<std::string> modules_to_save;      ///< as the user named them
+  /// How the base's linears were held in training. PEFT's files have no field for it, so it stands
+  /// in the metadata of the weights, which PEFT passes over.
+  Quantization quantization = Quantization::none;
+  bool double_quant = true;  ///< with nf4
 
   std::map<std::string, PeftLora> modules;
   std::map<std::string, Tensor> ia3;    ///< module -> ia3_l, [O, 1] or [1, I]

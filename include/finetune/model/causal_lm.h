@@ -3,6 +3,7 @@
 #include "finetune/config/choices.h"
 #include "finetune/model/model_config.h"
 #include "finetune/nn/attention.h"
+#include "finetune/nn/bottleneck.h"
 #include "finetune/nn/linear.h"
 #include "finetune/nn/loss.h"
 #include "finetune/nn/norm.h"
@@ -50,6 +51,7 @@ struct DecoderLayer {
   Norm mlp_norm, mlp_out_norm;
   MlpBlock mlp;
   std::optional<MoeBlock> moe;  ///< in place of the MLP
+  std::optional<Bottleneck> attention_adapter, output_adapter;
 };
 
 struct Pass;  // of model/blocks.h

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "finetune/base/tensor.h"
+#include "finetune/config/choices.h"
 #include "finetune/formats/peft.h"
 
 #include <filesystem>
@@ -16,18 +17,31 @@ namespace finetune {
 /// ("model.layers.0..."). Weights of linears are [O, I] here, however they are stored.
 using ChangeTensor = std::function<Tensor(const std::string& name, const Tensor& stored)>;
 
-/// How a written folder differs from its base.
+/// How the blocks' linears were held while something was trained over a base whose files hold them
+/// as numbers. Weights that the files hold in NF4 are held as they are.
+struct BaseQuantization {
+  Quantization kind = Quantization::none;
+  bool double_quant = true;  ///< with nf4: the block scales too
+};
+
+/// How a written folder differs from its base. The tensors that `change` sees, and those it leaves
+/// alone, are the numbers that quantized weights stand for.
 struct ModelChanges {
   ChangeTensor change;
   std::optional<at::ScalarType> dtype;  ///< of every floating tensor; absent: the type it had
   /// The folder ties its head to the embeddings, and the written one is not to: the missing one of
   /// the two gets a tensor of its own (`change` sees both), and config.json says so.
   bool untie = false;
+  BaseQuantization trained;
+  /// Writes in NF4 what was held in NF4: a checkpoint of bitsandbytes. Else every weight is written
+  /// as numbers, and config.json without quantization_config.
+  bool requantize = false;
 };
 
 /// Writes a Hugging Face folder like `base`: the same shards, names and order, every tensor
-/// changed. One tensor is in memory at a time. config.json, written last, and the tokenizer's files
-/// are copied byte for byte, but for what the changes make untrue. Throws Error(model, resource).
+/// changed. One tensor is in memory at a time (with `requantize` a shard). config.json, written
+/// last, and the tokenizer's files are copied byte for byte, but for what the changes make untrue.
+/// Throws Error(model, resource).
 void write_model_folder(const std::filesystem::path& base, const std::filesystem::path& output,
                         const ModelChanges& changes);
 
@@ -47,10 +61,18 @@ enum class Combination {
 PeftAdapter combine_adapters(const std::vector<PeftAdapter>& adapters,
                              const std::vector<double>& weights, Combination combination);
 
+/// How a merged model is written.
+struct MergeOptions {
+  std::optional<at::ScalarType> dtype;  ///< as ModelChanges::dtype
+  BaseQuantization trained;             ///< as ModelChanges::trained
+  bool requantize = false;
+};
+
 /// What merging did.
 struct MergeReport {
-  std::size_t tensors = 0;  ///< in the folder
-  std::size_t merged = 0;   ///< that took an update
+  std::size_t tensors = 0;      ///< in the folder
+  std::size_t dequantized = 0;  ///< whose base was held quantized
+  std::size_t merged = 0;       ///< that took an update
   double largest_difference =
       0;  ///< of products with the reopened weights against base and live adapter, relative
   double lost_to_rounding =
@@ -59,9 +81,10 @@ struct MergeReport {
 
 /// Adds the adapter's update, made in float32, to the base tensor by tensor, writes the folder,
 /// reopens it, and compares every tensor: an adapted one by products with probe vectors against
-/// base and live adapter. Throws Error(model) when the adapter does not fit, and Error(internal)
+/// base and live adapter; over a quantized base, its dequantized values. Throws Error(model) when
+/// the adapter does not fit, and Error(internal)
 /// when what was written is not what was meant.
 MergeReport merge_adapter(const std::filesystem::path& base, const PeftAdapter& adapter,
-                          const std::filesystem::path& output, std::optional<at::ScalarType> dtype);
+                          const std::filesystem::path& output, const MergeOptions& options);
 
 }  // namespace finetune
