@@ -204,6 +204,20 @@ void finish_modules(const fs::path& folder, const ordered_json& config, PeftAdap
   if (!problems.empty()) throw Error(ErrorKind::model, join_problems(problems));
 }
 
+/// How the base was held in training, where the weights' metadata say so.
+void read_quantization(const SafetensorsFile& file, const fs::path& path, PeftAdapter& adapter) {
+  const auto found = file.metadata().find(kQuantization);
+  if (found == file.metadata().end()) return;
+  const auto kind = parse_choice<Quantization>(found->second);
+  if (!kind) {
+    fail(ErrorKind::model, "{}: its metadata say quantization \"{}\"; expected none, nf4 or int8",
+         path.string(), found->second);
+  }
+  adapter.quantization = *kind;
+  const auto nested = file.metadata().find(kDoubleQuant);
+  adapter.double_quant = nested == file.metadata().end() || nested->second == "true";
+}
+
 ordered_json number(double value) {
   // Python's json writes 32 for an integral alpha; readers that type it as int need that.
   return value == std::floor(value) ? ordered_json(static_cast<std::int64_t>(value))
@@ -280,11 +294,7 @@ PeftAdapter read_peft_adapter(const fs::path& folder) {
                                 adapter.type == PeftAdapter::Type::lora ? "a LoRA" : "an (IA)3"));
   }
   if (!extra.empty()) throw Error(ErrorKind::model, join_problems(extra));
-  if (const auto found = file.metadata().find(kQuantization); found != file.metadata().end()) {
-    adapter.quantization = parse_choice<Quantization>(found->second).value_or(Quantization::none);
-    const auto nested = file.metadata().find(kDoubleQuant);
-    adapter.double_quant = nested == file.metadata().end() || nested->second == "true";
-  }
+  read_quantization(file, folder / kAdapterWeightsFile, adapter);
   finish_modules(folder, config, adapter);
   return adapter;
 }

@@ -122,6 +122,27 @@ TEST_F(Peft, ReadsWhatItWrote) {
   EXPECT_TRUE(at::equal(read.saved.at("lm_head.weight"), written.saved.at("lm_head.weight")));
 }
 
+TEST_F(Peft, RemembersHowTheBaseWasHeld) {
+  write();
+  PeftAdapter adapter = read_peft_adapter(folder_.path());
+  EXPECT_EQ(adapter.quantization, Quantization::none);
+  adapter.quantization = Quantization::nf4;
+  adapter.double_quant = false;
+  write_peft_adapter(folder_.path(), adapter);
+  const PeftAdapter read = read_peft_adapter(folder_.path());
+  EXPECT_EQ(read.quantization, Quantization::nf4);
+  EXPECT_FALSE(read.double_quant);
+  write_safetensors(folder_.path() / kAdapterWeightsFile, tensors_, {{"quantization", "fp4"}});
+  try {
+    read_peft_adapter(folder_.path());
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("quantization \"fp4\"; expected none, nf4 or int8"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
 TEST_F(Peft, ReadsIa3) {
   config_ = {{"peft_type", "IA3"}, {"feedforward_modules", {"down_proj"}}};
   tensors_ = {{kPrefix + kModule + ".ia3_l", at::ones({4, 1})},
