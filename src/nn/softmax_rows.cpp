@@ -46,13 +46,7 @@ FT_EVERY_CPU void exponentials(float* x, float shift, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) x[i] = fast_exp(x[i] - shift);
 }
 
-FT_EVERY_CPU void scale_and_shift(const float* x, float factor, float shift, std::int64_t count,
-                                  float* y) {
-  for (std::int64_t i = 0; i < count; ++i) y[i] = x[i] * factor - shift;
-}
-
-FT_EVERY_CPU void scale_and_shift_in_place(float* x, float factor, float shift,
-                                           std::int64_t count) {
+FT_EVERY_CPU void scale_and_shift(float* x, float factor, float shift, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) x[i] = x[i] * factor - shift;
 }
 
@@ -80,9 +74,8 @@ SoftmaxRows softmax_rows(const Tensor& logits, const Tensor& targets, double smo
   const auto share = static_cast<float>(smoothing / static_cast<double>(width));
   const auto weight = static_cast<float>(1.0 - smoothing);
   with_row_type(result.gradient, [&]<typename T>(T) {
-    T* to = result.gradient.mutable_data_ptr<T>();
+    [[maybe_unused]] T* to = result.gradient.mutable_data_ptr<T>();
     for_rows(rows, width, [&](std::int64_t begin, std::int64_t end) {
-      WideRow<T> out(width);
       for (std::int64_t row = begin; row < end; ++row) {
         float* x = values + row * width;
         const float logit = x[target[row]];
@@ -90,13 +83,9 @@ SoftmaxRows softmax_rows(const Tensor& logits, const Tensor& targets, double smo
         const auto [lse, inverse] = exponentiate(x, width);
         nll[row] = lse - logit;
         if (uniform != nullptr) uniform[row] = lse - mean;
-        float* gradient = out.room(to + row * width);
-        if (gradient == x)
-          scale_and_shift_in_place(x, inverse, share, width);
-        else
-          scale_and_shift(x, inverse, share, width, gradient);
-        gradient[target[row]] -= weight;
-        out.store(to + row * width);
+        scale_and_shift(x, inverse, share, width);
+        x[target[row]] -= weight;
+        if constexpr (!std::is_same_v<T, float>) narrow(x, width, to + row * width);
       }
     });
   });
