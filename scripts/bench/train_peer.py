@@ -7,6 +7,7 @@ first step, and the peak of the resident memory. Arms:
   batch      the same with the rows of a step in one batch
   trl        TRL's SFTTrainer as it comes: batches padded, activations recomputed, autocast for bfloat16
   trl-tuned  the same without recomputing, weights in the type of the products, one row at a time, accumulated
+With "pairs" in the job, TRL's arms are those of its DPOTrainer.
 """
 
 import json
@@ -106,12 +107,14 @@ def trl():
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
     from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    import trl
 
+    pairs = JOB.get("pairs")
+    Config, Trainer = (trl.DPOConfig, trl.DPOTrainer) if pairs else (trl.SFTConfig, trl.SFTTrainer)
     tuned = JOB["arm"] == "trl-tuned"
     size = JOB["rows_per_step"]
     options = {"gradient_checkpointing": False} if tuned else {}
-    config = SFTConfig(
+    config = Config(
         output_dir=JOB["work"], per_device_train_batch_size=1 if tuned else size,
         gradient_accumulation_steps=size if tuned else 1, learning_rate=JOB["learning_rate"], num_train_epochs=1,
         lr_scheduler_type="constant", bf16=DTYPE == torch.bfloat16 and not tuned, fp16=False, save_strategy="no",
@@ -130,15 +133,19 @@ def trl():
             if logs and "loss" in logs:
                 steps[-1].update(loss=float(logs["loss"]), grad_norm=float(logs["grad_norm"]))
 
-    class InOrder(SFTTrainer):
+    class InOrder(Trainer):
         def _get_train_sampler(self, *_, **__):
             return SequentialSampler(self.train_dataset)
 
-    data = Dataset.from_list([{"input_ids": ids, "labels": labels} for ids, labels in rows()])
+        def _prepare_dataset(self, dataset, *rest, **options):
+            return dataset if pairs else super()._prepare_dataset(dataset, *rest, **options)
+
+    data = Dataset.from_list(pairs) if pairs else Dataset.from_list([{"input_ids": ids, "labels": labels} for ids, labels in rows()])
     # As it comes, a model given by name is loaded in float32 and cast by autocast where bfloat16 is asked for.
     model = load(DTYPE if tuned else torch.float32)
-    trainer = InOrder(model=model, args=config, train_dataset=data, callbacks=[Clock()],
-                      processing_class=__import__("transformers").AutoTokenizer.from_pretrained(JOB["model"]))
+    tokenizer = __import__("transformers").AutoTokenizer.from_pretrained(JOB["model"])
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    trainer = InOrder(model=model, args=config, train_dataset=data, callbacks=[Clock()], processing_class=tokenizer)
     trainer.train()
     report(steps, clock[1])
 

@@ -6,6 +6,7 @@
 #include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
 #include "finetune/dataset/dataset.h"
+#include "finetune/train/evaluate.h"
 #include "finetune/train/trainer.h"
 
 #include <cstdio>
@@ -50,6 +51,26 @@ Data open_data(const Config& config, const TextTools& text, const ModelConfig& m
   tell("train", data.train);
   if (data.eval) tell("eval", *data.eval);
   return data;
+}
+
+/// Log-probabilities in `reference_adapter`; empty without one.
+struct Reference {
+  std::vector<double> train, eval;
+};
+
+Reference reference_of(const Config& config, CausalLM& model, const Data& data) {
+  Reference reference;
+  if (!config.reference_adapter) return reference;
+  attach_adapter(model, read_adapter(*config.reference_adapter));
+  const auto score = [&](const Dataset& dataset) {
+    std::vector<double> sums = evaluate(model, dataset, config.eval_batch_size()).nll;
+    for (double& sum : sums) sum = -sum;
+    return sums;
+  };
+  reference.train = score(data.train);
+  if (data.eval) reference.eval = score(*data.eval);
+  detach_adapters(model);
+  return reference;
 }
 
 std::vector<TrainableParameter> choose_parameters(CausalLM& model, const Config& config) {
@@ -98,6 +119,7 @@ void run_train(const TrainOptions& options) {
   const TextTools text = load_text_tools(config);
   const Data data = open_data(config, text, read_model_config(config.model_name_or_path));
   CausalLM model = load_base(config, ModelUse::train);
+  const Reference reference = reference_of(config, model, data);
   model.recompute_blocks = config.gradient_checkpointing == Recompute::on;
   const std::vector<TrainableParameter> parameters = choose_parameters(model, config);
   if (options.dry_run) {
@@ -106,7 +128,9 @@ void run_train(const TrainOptions& options) {
   }
   write_file_atomically(run->path() / kConfigFile, resolved_yaml(config));
   catch_interrupts();
-  Trainer trainer({config, model, parameters, data.train, data.eval ? &*data.eval : nullptr}, *run);
+  Trainer trainer({config, model, parameters, data.train, data.eval ? &*data.eval : nullptr,
+                   reference.train, reference.eval},
+                  *run);
   const TrainReport report = trainer.run({options.resume, options.allow_changed});
   if (interrupt_signal() != 0) {
     log_warning("train", "interrupted after step {} of {}; --resume continues", report.steps,

@@ -23,7 +23,10 @@ void visit_model_fields(C& c, V&& v) {
               "as `lora` with `quantization: nf4`.",
           .aliases = {"finetuning_type", "fine_tune_type", "tuner_type", "training_type"}},
     c.method);
-  v(Field{.key = "stage", .help = "The objective.", .aliases = {"rl", "rlhf_type"}, .has = {"sft"}},
+  v(Field{.key = "stage",
+          .help = "The objective.",
+          .aliases = {"rl", "rlhf_type"},
+          .has = {"sft", "dpo", "ipo", "orpo", "simpo"}},
     c.stage);
   v(Field{.key = "quantization",
           .help =

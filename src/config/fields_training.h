@@ -65,8 +65,9 @@ void visit_row_fields(C& c, V&& v) {
           .bytes = true},
     c.max_row_bytes);
   v(Field{.key = "prefix_sharing",
-          .help = "Compute a prompt that rows share only once; the result is the same.",
-          .has = {"auto", "off"}},
+          .help =
+              "Compute what rows of a micro-batch begin with alike only once; the result is the "
+              "same. `auto`: wherever that is so, not with dropout or noise of each row's own."},
     c.prefix_sharing);
 }
 
@@ -188,8 +189,10 @@ void visit_optimizer_fields(C& c, V&& v) {
           .range = at_least(0)},
     c.neftune_noise_alpha);
   v(Field{.key = "label_smoothing",
-          .help = "Share of every target that all tokens of the vocabulary get alike, in training. "
-                  "Evaluation has none.",
+          .help =
+              "Share of every target that all tokens of the vocabulary get alike, in training. "
+              "Evaluation has none. Preference stages: the share of pairs taken to be the wrong "
+              "way round.",
           .aliases = {"label_smoothing_factor"},
           .range = kFraction},
     c.label_smoothing);
@@ -197,15 +200,25 @@ void visit_optimizer_fields(C& c, V&& v) {
 
 template <class C, class V>
 void visit_preference_fields(C& c, V&& v) {
+  v(Field{.key = "loss_type",
+          .help = "The loss of stage `dpo`: `sigmoid` as published (with `label_smoothing` cDPO), "
+                  "`hinge` (SLiC), `robust` (for a known share of wrong labels, "
+                  "`label_smoothing`).",
+          .aliases = {"pref_loss", "dpo_loss"}},
+    c.loss_type);
   v(Field{.key = "beta",
-          .help = "Strength of the pull towards the reference model.",
+          .help = "Strength of the pull towards the reference model; `orpo`: weight of the odds "
+                  "ratio; `simpo`: scale of the margin.",
           .aliases = {"pref_beta", "dpo_beta", "rl_beta"},
-          .range = above(0),
-          .has = {"0.1"}},
+          .range = above(0)},
     c.beta);
+  v(Field{.key = "simpo_gamma",
+          .help = "Margin between the chosen and the rejected answer that stage `simpo` aims at.",
+          .range = at_least(0)},
+    c.simpo_gamma);
   v(Field{.key = "reference_adapter",
-          .help = "Folder of the adapter that is the reference.",
-          .has = {"null"},
+          .help = "Folder of the adapter over the base model that is the reference of stages `dpo` "
+                  "and `ipo`.",
           .absent = "the state at step 0"},
     c.reference_adapter);
 }

@@ -76,6 +76,11 @@ std::map<std::string_view, std::string> void_keys(const Config& c) {
   if (c.quantization != Quantization::nf4) {
     reasons["double_quant"] = "with quantization: " + to_string(c.quantization);
   }
+  const std::string stage = "with stage: " + to_string(c.stage);
+  if (c.stage != Stage::dpo) reasons["loss_type"] = stage;
+  if (c.stage != Stage::simpo) reasons["simpo_gamma"] = stage;
+  if (c.stage == Stage::sft) reasons["beta"] = stage;
+  if (c.stage != Stage::dpo && c.stage != Stage::ipo) reasons["reference_adapter"] = stage;
   if (c.max_steps > 0) reasons["num_train_epochs"] = "because max_steps is given";
   if (!c.has_eval_data()) reasons["eval_steps"] = "without eval_datasets or eval_split";
   return reasons;
@@ -202,6 +207,27 @@ class CrossChecks {
     }
   }
 
+  void check_preference() {
+    if (c_.stage == Stage::sft) return;
+    if (c_.train_on_prompt) {
+      add("train_on_prompt",
+          "train_on_prompt: true makes the prompt a part of both answers; stage: " +
+              to_string(c_.stage) + " compares answers, expected false");
+    }
+    if (c_.stage == Stage::dpo && c_.loss_type == PreferenceLoss::robust &&
+        (c_.label_smoothing <= 0 || c_.label_smoothing >= 0.5)) {
+      add("loss_type",
+          fmt::format("loss_type: robust is made for a share of wrong labels that is known, and "
+                      "label_smoothing is {}; expected above 0 and below 0.5",
+                      c_.label_smoothing));
+    }
+    if ((c_.stage == Stage::ipo || c_.stage == Stage::orpo ||
+         c_.loss_type == PreferenceLoss::hinge) &&
+        c_.label_smoothing > 0) {
+      add("label_smoothing", "label_smoothing is no part of this loss; leave it out");
+    }
+  }
+
   void check_full() {
     if (c_.method == Method::full && c_.trainable_modules && c_.freeze_trainable_layers != 0) {
       add("freeze_trainable_layers", "freeze_trainable_layers and trainable_modules" +
@@ -251,6 +277,7 @@ void validate(const Config& config, ConfigUse use) {
     checks.check_data();
     checks.check_length();
     checks.check_schedule();
+    checks.check_preference();
     checks.check_full();
     checks.check_optimizer_in_backward();
   }

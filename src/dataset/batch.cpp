@@ -1,5 +1,6 @@
 #include "finetune/dataset/batch.h"
 
+#include "dataset/prefixes.h"
 #include "finetune/base/error.h"
 #include "finetune/base/random.h"
 
@@ -22,9 +23,28 @@ constexpr std::uint64_t kWindowStream = 0x77696e64;
 /// narrow enough that the order of an epoch stays random.
 constexpr std::int64_t kWindowBatches = 64;
 
-std::int64_t length_of(const Dataset& dataset, std::int64_t index) {
-  return static_cast<std::int64_t>(
-      dataset.examples[static_cast<std::size_t>(index)].input_ids.size());
+/// Tokens of a row.
+std::int64_t length_of(const Dataset& dataset, std::int64_t row) {
+  std::int64_t tokens = 0;
+  for (std::int64_t i = 0; i < dataset.examples_per_row; ++i) {
+    const auto index = static_cast<std::size_t>(row * dataset.examples_per_row + i);
+    tokens += static_cast<std::int64_t>(dataset.examples[index].input_ids.size());
+  }
+  return tokens;
+}
+
+/// Lists of rows -> lists of their examples.
+Batches examples_of(Batches batches, std::int64_t examples_per_row) {
+  if (examples_per_row == 1) return batches;
+  for (std::vector<std::int64_t>& batch : batches) {
+    std::vector<std::int64_t> examples;
+    for (const std::int64_t row : batch) {
+      for (std::int64_t i = 0; i < examples_per_row; ++i)
+        examples.push_back(row * examples_per_row + i);
+    }
+    batch = std::move(examples);
+  }
+  return batches;
 }
 
 /// Puts each example, longest first, into the first batch that has room for it.
@@ -83,6 +103,55 @@ Tensor to_tensor(const std::vector<std::int64_t>& values) {
   return tensor;
 }
 
+/// The tokens of a batch as they lie in its stream.
+struct Stream {
+  std::vector<std::int64_t> input_ids, starts = {0}, parents;
+
+  Stream(std::span<const Example* const> rows, bool share_prefixes) : own_(rows.size()) {
+    if (share_prefixes) {
+      for (const PrefixGroup& group : shared_prefixes(rows)) add(rows, group);
+    } else {
+      for (std::size_t r = 0; r < rows.size(); ++r) add(rows, {{r}, 0});
+    }
+    const auto has_parent = [](std::int64_t parent) { return parent >= 0; };
+    if (std::none_of(parents.begin(), parents.end(), has_parent)) parents.clear();
+  }
+
+  /// Where token `t` of row `r` stands; `t` is not in a shared prefix, or gives all rows the same.
+  std::int64_t place(std::size_t r, std::size_t t) const {
+    const auto token = static_cast<std::int64_t>(t);
+    const Place& own = own_[r];
+    return token < own.shared ? own.prefix_begin + token : own.begin + token - own.shared;
+  }
+
+ private:
+  struct Place {
+    std::int64_t prefix_begin = 0, shared = 0, begin = 0;
+  };
+
+  void add(std::span<const Example* const> rows, const PrefixGroup& group) {
+    const std::int64_t prefix_begin = starts.back();
+    std::int64_t parent = -1;
+    if (group.length > 0) {
+      parent = static_cast<std::int64_t>(parents.size());
+      add_segment(*rows[group.members.front()], 0, group.length, -1);
+    }
+    for (const std::size_t r : group.members) {
+      own_[r] = {prefix_begin, group.length, starts.back()};
+      add_segment(*rows[r], group.length, static_cast<std::int64_t>(rows[r]->input_ids.size()),
+                  parent);
+    }
+  }
+
+  void add_segment(const Example& row, std::int64_t first, std::int64_t end, std::int64_t parent) {
+    input_ids.insert(input_ids.end(), row.input_ids.begin() + first, row.input_ids.begin() + end);
+    starts.push_back(static_cast<std::int64_t>(input_ids.size()));
+    parents.push_back(parent);
+  }
+
+  std::vector<Place> own_;
+};
+
 }  // namespace
 
 std::int64_t Batch::supervised_tokens() const { return targets.size(0); }
@@ -95,39 +164,49 @@ Batch Batch::to(const at::Device& device) const {
   return moved;
 }
 
-Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> example_indices) {
-  Batch batch;
-  batch.starts.push_back(0);
-  std::vector<std::int64_t> input_ids, target_rows, targets;
+Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> example_indices,
+                 bool share_prefixes) {
+  std::vector<const Example*> rows;
   for (const std::int64_t index : example_indices) {
     const Example& example = dataset.examples.at(static_cast<std::size_t>(index));
     FT_CHECK(!example.input_ids.empty() && example.supervised.size() == example.input_ids.size(),
              "example {} has {} tokens and {} marks", index, example.input_ids.size(),
              example.supervised.size());
-    const std::int64_t start = batch.starts.back();
+    rows.push_back(&example);
+  }
+  Stream stream(rows, share_prefixes);
+  Batch batch;
+  std::vector<std::int64_t> target_rows, targets;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    const Example& example = *rows[r];
     for (std::size_t t = 1; t < example.input_ids.size(); ++t) {
       if (example.supervised[t] == 0) continue;
-      target_rows.push_back(start + static_cast<std::int64_t>(t) - 1);
+      target_rows.push_back(stream.place(r, t - 1));
       targets.push_back(example.input_ids[t]);
     }
-    input_ids.insert(input_ids.end(), example.input_ids.begin(), example.input_ids.end());
-    batch.starts.push_back(static_cast<std::int64_t>(input_ids.size()));
-    batch.examples.push_back(index);
+    batch.tokens += static_cast<std::int64_t>(example.input_ids.size());
+    batch.supervised_by_example.push_back(example.supervised_tokens);
   }
-  batch.input_ids = to_tensor(input_ids);
+  batch.examples.assign(example_indices.begin(), example_indices.end());
+  batch.input_ids = to_tensor(stream.input_ids);
+  batch.starts = std::move(stream.starts);
+  batch.parents = std::move(stream.parents);
   batch.target_rows = to_tensor(target_rows);
   batch.targets = to_tensor(targets);
   return batch;
 }
 
 Batches plan_epoch(const Dataset& dataset, const BatchPlanOptions& options, std::int64_t epoch) {
-  const auto count = static_cast<std::int64_t>(dataset.examples.size());
+  const std::int64_t count = dataset.rows();
   const auto epoch_word = static_cast<std::uint64_t>(epoch);
   std::vector<std::int64_t> order(static_cast<std::size_t>(count));
   std::iota(order.begin(), order.end(), std::int64_t{0});
   if (options.shuffle)
     order = permutation(count, mix_seed({options.seed, kOrderStream, epoch_word}));
-  if (options.tokens_per_batch > 0) return plan_by_tokens(dataset, options, epoch_word, order);
+  if (options.tokens_per_batch > 0) {
+    return examples_of(plan_by_tokens(dataset, options, epoch_word, order),
+                       dataset.examples_per_row);
+  }
 
   FT_CHECK(options.examples_per_batch > 0, "examples_per_batch is {}", options.examples_per_batch);
   Batches batches;
@@ -135,7 +214,7 @@ Batches plan_epoch(const Dataset& dataset, const BatchPlanOptions& options, std:
     const std::int64_t end = std::min(count, begin + options.examples_per_batch);
     batches.emplace_back(order.begin() + begin, order.begin() + end);
   }
-  return batches;
+  return examples_of(std::move(batches), dataset.examples_per_row);
 }
 
 }  // namespace finetune

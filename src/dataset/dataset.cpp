@@ -36,7 +36,7 @@ constexpr std::size_t kBlockRows = 512;  // read one after another, then tokeniz
 struct PendingRow {
   std::int64_t line = 0, element = 0;
   RowContent content;
-  std::optional<Example> example;  ///< absent: dropped, or a problem
+  std::vector<Example> examples;  ///< none: dropped, or a problem
   std::optional<RowText> text;
   std::string problem;  ///< "" or the whole message
   bool truncated = false;
@@ -47,10 +47,12 @@ class DatasetReader {
  public:
   DatasetReader(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
                 const DatasetOptions& options)
-      : tokenizer_(tokenizer), template_(chat_template), options_(options) {}
+      : tokenizer_(tokenizer), template_(chat_template), options_(options) {
+    dataset_.examples_per_row = options.pairs ? 2 : 1;
+  }
 
   void add_file(const DatasetSpec& spec) {
-    RowFormatReader format(spec);
+    RowFormatReader format(spec, options_.pairs);
     FileRows rows;
     dataset_.files.push_back(spec.path);
     try {
@@ -111,11 +113,11 @@ class DatasetReader {
     for (PendingRow& row : block) {
       if (!row.problem.empty()) {
         problems_.push_back(std::move(row.problem));
-      } else if (!row.example) {
+      } else if (row.examples.empty()) {
         ++dataset_.summary.dropped;
       } else {
         dataset_.summary.truncated += row.truncated ? 1 : 0;
-        rows.examples.push_back(std::move(*row.example));
+        for (Example& example : row.examples) rows.examples.push_back(std::move(example));
         if (row.text) rows.texts.push_back(std::move(*row.text));
       }
     }
@@ -164,6 +166,22 @@ class DatasetReader {
 
   void tokenize(PendingRow& row) const {
     RowContent& content = row.content;
+    std::vector<Example> examples;
+    if (!add_example(content, row, examples)) return;
+    if (options_.pairs) {
+      content.messages = std::move(content.rejected);
+      if (!add_example(content, row, examples)) return;
+      if (examples[0].input_ids == examples[1].input_ids) {
+        fail(ErrorKind::data,
+             "the chosen and the rejected answer are the same {} tokens; expected two answers",
+             examples[0].supervised_tokens);
+      }
+    }
+    row.examples = std::move(examples);
+  }
+
+  /// False when the row is dropped.
+  bool add_example(RowContent& content, PendingRow& row, std::vector<Example>& examples) const {
     if (options_.system_prompt && !content.text && content.messages.front().role != "system") {
       content.messages.insert(content.messages.begin(),
                               Message{.role = "system", .content = *options_.system_prompt});
@@ -173,11 +191,12 @@ class DatasetReader {
       fail(ErrorKind::data, "none of its {} tokens is supervised; expected an answer to learn from",
            example.input_ids.size());
     }
-    if (!fit_length(example, row)) return;
+    if (!fit_length(example, row)) return false;
     example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1,
                       row.element == 0 ? row.line : row.element};
-    if (options_.keep_texts) row.text = row_text(content, tokenizer_, template_);
-    row.example = std::move(example);
+    if (options_.keep_texts && !row.text) row.text = row_text(content, tokenizer_, template_);
+    examples.push_back(std::move(example));
+    return true;
   }
 
   /// Applies `overlength`; false when the row is dropped.
@@ -192,6 +211,7 @@ class DatasetReader {
            length, options_.max_length);
     }
     truncate(example, options_.max_length);
+    if (example.supervised_tokens == 0 && options_.pairs) return false;
     if (example.supervised_tokens == 0) {
       fail(ErrorKind::data,
            "it has {} tokens, and the first {} (max_length) have no supervised one; raise "
@@ -205,12 +225,16 @@ class DatasetReader {
 
   /// Whole passes over the file, then the rows chosen for the fraction.
   void append_weighted(FileRows rows, double weight) {
-    const auto count = static_cast<std::int64_t>(rows.examples.size());
+    const std::int64_t each = dataset_.examples_per_row;
+    const auto count = static_cast<std::int64_t>(rows.examples.size()) / each;
     const auto passes = static_cast<std::int64_t>(std::floor(weight));
     const auto extra = static_cast<std::int64_t>(
         std::llround((weight - static_cast<double>(passes)) * static_cast<double>(count)));
     const auto append = [&](std::size_t index, bool last) {
-      dataset_.examples.push_back(last ? std::move(rows.examples[index]) : rows.examples[index]);
+      for (std::size_t i = index * static_cast<std::size_t>(each),
+                       end = i + static_cast<std::size_t>(each);
+           i < end; ++i)
+        dataset_.examples.push_back(last ? std::move(rows.examples[i]) : rows.examples[i]);
       if (!rows.texts.empty()) dataset_.texts.push_back(rows.texts[index]);
     };
     for (std::int64_t pass = 0; pass < passes; ++pass) {
@@ -238,7 +262,8 @@ class DatasetReader {
 /// Everything that shapes the tokens of these files, or "" where they are not to be cached.
 std::string cache_key(const std::vector<DatasetSpec>& specs, const Tokenizer& tokenizer,
                       const ChatTemplate& chat_template, const DatasetOptions& options) {
-  if (options.keep_texts || tokenizer.fingerprint().empty() || chat_template.fingerprint().empty())
+  if (options.keep_texts || options.pairs || tokenizer.fingerprint().empty() ||
+      chat_template.fingerprint().empty())
     return "";
   std::string identity =
       fmt::format("{} {} {} {} {} {} {} {}\n", FINETUNE_VERSION, tokenizer.fingerprint(),
@@ -295,6 +320,7 @@ DatasetOptions dataset_options(const Config& config, std::int64_t model_max_leng
   }
   options.overlength = config.overlength;
   options.train_on_prompt = config.train_on_prompt;
+  options.pairs = config.stage != Stage::sft;
   options.system_prompt = config.system_prompt;
   options.max_row_bytes = config.max_row_bytes;
   options.seed = static_cast<std::uint64_t>(config.seed);
@@ -337,7 +363,10 @@ std::pair<Dataset, Dataset> split_dataset(Dataset dataset, double fraction, std:
     is_held_out[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])] = true;
 
   std::pair<Dataset, Dataset> parts;
-  for (Dataset* part : {&parts.first, &parts.second}) part->files = dataset.files;
+  for (Dataset* part : {&parts.first, &parts.second}) {
+    part->files = dataset.files;
+    part->examples_per_row = dataset.examples_per_row;
+  }
   for (std::size_t i = 0; i < dataset.examples.size(); ++i) {
     const bool second = is_held_out[static_cast<std::size_t>(row_of[i])];
     add_example(second ? parts.second : parts.first, dataset, i);

@@ -33,6 +33,11 @@ const std::vector<FormatKeys>& all_formats() {
        {"conversations"},
        {"from", "value", "role", "content", "system"}},
       {RowFormat::text, "text", {"text"}, {}},
+      {RowFormat::pair,
+       "preference",
+       {"chosen", "rejected"},
+       {"prompt", "instruction", "input", "history", "conversations", "messages", "from", "value",
+        "role", "content", "system"}},
   };
   return formats;
 }
@@ -46,6 +51,10 @@ constexpr std::string_view kExpectedRows =
     "expected a row like {\"instruction\", \"output\"}, {\"prompt\", \"completion\"}, "
     "{\"messages\"}, "
     "{\"conversations\"} or {\"text\"}, or 'fields:' that name its keys, such as {output: answer}";
+
+constexpr std::string_view kExpectedPairs =
+    "expected a row like {\"prompt\", \"chosen\", \"rejected\"}, or 'fields:' that name its keys, "
+    "such as {chosen: better}";
 
 bool has_key(const std::vector<std::string>& keys, std::string_view key) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();
@@ -111,12 +120,12 @@ std::string_view role_of(std::string_view word) {
 void refuse_preference(const Json& row) {
   if (row.contains("chosen") && row.contains("rejected")) {
     fail(ErrorKind::data,
-         "a preference row (chosen, rejected), and preference stages are not in this version; "
-         "expected a row with one answer, such as {{\"prompt\", \"completion\"}}");
+         "a preference row (chosen, rejected); expected a row with one answer, such as "
+         "{{\"prompt\", \"completion\"}}, or a preference stage, such as 'stage: dpo'");
   }
   if (row.contains("completion") && row.contains("label") && row.at("label").is_boolean()) {
     fail(ErrorKind::data,
-         "a preference row (completion, label), and preference stages are not in this version; "
+         "a preference row (completion, label), and stage: kto is not in this version; "
          "expected a row without a label, or 'format: prompt_completion' to train on every "
          "completion");
   }
@@ -142,7 +151,8 @@ Json read_objects(const Json& row, const char* key) {
 
 }  // namespace
 
-RowFormatReader::RowFormatReader(const DatasetSpec& spec) : fields_(spec.fields) {
+RowFormatReader::RowFormatReader(const DatasetSpec& spec, bool pairs)
+    : fields_(spec.fields), pairs_(pairs) {
   std::vector<std::string> names = {"auto"};
   for (const FormatKeys& keys : all_formats()) names.emplace_back(keys.name);
   if (spec.format != "auto") {
@@ -156,6 +166,11 @@ RowFormatReader::RowFormatReader(const DatasetSpec& spec) : fields_(spec.fields)
            spec.path, spec.format, join(names, ", "));
     }
     named_ = true;
+    if ((*format_ == RowFormat::pair) != pairs) {
+      fail(ErrorKind::config, "datasets ({}): format: {} is not what this stage trains on; {}",
+           spec.path, spec.format,
+           pairs ? "expected preference, or stage: sft" : "expected another, or stage: dpo");
+    }
   }
   if (!candidates().empty()) return;
   std::vector<std::string> ours;
@@ -171,7 +186,7 @@ RowFormatReader::RowFormatReader(const DatasetSpec& spec) : fields_(spec.fields)
 std::vector<RowFormat> RowFormatReader::candidates() const {
   std::vector<RowFormat> formats;
   for (const FormatKeys& keys : all_formats()) {
-    if (named_ && keys.format != *format_) continue;
+    if (named_ ? keys.format != *format_ : (keys.format == RowFormat::pair) != pairs_) continue;
     const bool fits = std::all_of(fields_.begin(), fields_.end(), [&](const auto& field) {
       return has_key(keys.required, field.first) || has_key(keys.optional, field.first);
     });
@@ -181,9 +196,10 @@ std::vector<RowFormat> RowFormatReader::candidates() const {
 }
 
 RowContent RowFormatReader::read(const Json& row) {
-  if (!row.is_object()) fail(ErrorKind::data, "the row is {}; {}", describe(row), kExpectedRows);
+  const std::string_view expected = pairs_ ? kExpectedPairs : kExpectedRows;
+  if (!row.is_object()) fail(ErrorKind::data, "the row is {}; {}", describe(row), expected);
   if (!named_) {
-    refuse_preference(row);
+    if (!pairs_) refuse_preference(row);
     const RowFormat format = recognise(row);
     if (format_ && format != *format_) {
       fail(ErrorKind::data,
@@ -210,6 +226,9 @@ RowContent RowFormatReader::read(const Json& row) {
       break;
     case RowFormat::conversations:
       content.messages = read_conversation(row, "conversations");
+      break;
+    case RowFormat::pair:
+      read_pair(row, content);
       break;
     case RowFormat::text:
       break;
@@ -243,7 +262,8 @@ RowFormat RowFormatReader::recognise(const Json& row) const {
   // With a key missing, the reader of that format says which.
   if (format_ && std::find(part.begin(), part.end(), *format_) != part.end()) return *format_;
   if (part.size() == 1) return part.front();
-  fail(ErrorKind::data, "the row has {}; {}", list_keys(row), kExpectedRows);
+  fail(ErrorKind::data, "the row has {}; {}", list_keys(row),
+       pairs_ ? kExpectedPairs : kExpectedRows);
 }
 
 std::string RowFormatReader::key(const std::string& ours) const {
@@ -355,6 +375,71 @@ std::vector<Message> RowFormatReader::read_conversation(const Json& row,
     messages.insert(messages.begin(), Message{.role = "system", .content = std::move(system)});
   }
   return messages;
+}
+
+/// What both answers follow on; answers inside it are given, not learned. Empty where the answers
+/// bring it along.
+std::vector<Message> RowFormatReader::read_pair_prompt(const Json& row) const {
+  std::vector<Message> messages;
+  const Json* prompt = find(row, "prompt");
+  if (prompt != nullptr && prompt->is_array()) messages = read_messages(*prompt, key("prompt"));
+  for (const char* list : {"messages", "conversations"}) {
+    if (messages.empty() && find(row, list) != nullptr) messages = read_conversation(row, list);
+  }
+  if (messages.empty()) {
+    if (std::string system = optional_text(row, "system"); !system.empty())
+      messages.push_back({.role = "system", .content = std::move(system)});
+    if (prompt != nullptr) {
+      messages.push_back({.role = "user", .content = text(row, "prompt")});
+    } else if (find(row, "instruction") != nullptr) {
+      read_history(row, messages);
+      messages.push_back({.role = "user",
+                          .content = text(row, "instruction"),
+                          .input = optional_text(row, "input")});
+    }
+  }
+  for (Message& message : messages) message.trained = false;
+  return messages;
+}
+
+/// A text, a message, or a list of messages.
+std::vector<Message> RowFormatReader::read_answer(const Json& row, const std::string& ours) const {
+  const Json* answer = find(row, ours);
+  if (answer == nullptr) fail_missing(row, ours);
+  if (answer->is_array()) return read_messages(*answer, key(ours));
+  if (answer->is_object()) return {read_message(*answer, "\"" + key(ours) + "\"")};
+  return {{.role = "assistant", .content = text(row, ours)}};
+}
+
+void RowFormatReader::read_pair(const Json& row, RowContent& content) const {
+  std::vector<Message> chosen = read_answer(row, "chosen"), rejected = read_answer(row, "rejected");
+  content.messages = read_pair_prompt(row);
+  if (content.messages.empty()) {  // the two begin with it
+    std::size_t shared = 0;
+    const auto same = [](const Message& a, const Message& b) {
+      return a.role == b.role && a.content == b.content && a.fields == b.fields;
+    };
+    while (shared + 1 < std::min(chosen.size(), rejected.size()) &&
+           same(chosen[shared], rejected[shared])) {
+      chosen[shared].trained = rejected[shared].trained = false;
+      ++shared;
+    }
+    if (shared == 0) {
+      fail(
+          ErrorKind::data,
+          "there is no prompt, and \"{}\" and \"{}\" do not begin with the same messages; expected "
+          "\"prompt\" or \"conversations\" beside them",
+          key("chosen"), key("rejected"));
+    }
+  }
+  content.rejected = content.messages;
+  for (Message& message : chosen) content.messages.push_back(std::move(message));
+  for (Message& message : rejected) content.rejected.push_back(std::move(message));
+  if (content.rejected.back().role != "assistant") {
+    fail(ErrorKind::data,
+         "\"{}\" ends with a message of the role '{}'; expected the assistant's answer",
+         key("rejected"), content.rejected.back().role);
+  }
 }
 
 std::vector<Message> RowFormatReader::read_messages(const Json& list,

@@ -20,11 +20,13 @@ enum class RowFormat {
   messages,           ///< {"messages": [{"role", "content"}], "system"?}
   conversations,      ///< {"conversations": [{"from", "value"}], "system"?}
   text,               ///< {"text"}
+  pair,  ///< {"prompt", "chosen", "rejected"}; the prompt also as instruction, messages ...
 };
 
 /// What a row says, whatever its format.
 struct RowContent {
   std::vector<Message> messages;    ///< ends with an answer; empty for plain text
+  std::vector<Message> rejected;    ///< format pair: the same up to the answers, then the worse one
   TemplateInputs inputs;            ///< tools and documents of the row
   std::optional<std::string> text;  ///< format text
 };
@@ -33,8 +35,9 @@ struct RowContent {
 /// row.
 class RowFormatReader {
  public:
-  /// Throws Error(config) for an unknown `format`, and for `fields` that no format has.
-  explicit RowFormatReader(const DatasetSpec& spec);
+  /// `pairs`: the stage compares two answers, so only that format will do; else any other. Throws
+  /// Error(config) for an unknown `format`, and for `fields` that no format has.
+  RowFormatReader(const DatasetSpec& spec, bool pairs);
 
   /// Throws Error(data) "found; expected", without the place, which the caller knows: a missing or
   /// empty text, a value of the wrong type, a row of another format than the rows before, a
@@ -56,12 +59,16 @@ class RowFormatReader {
   void read_history(const Json& row, std::vector<Message>& messages) const;
   std::vector<Message> read_prompt_completion(const Json& row) const;
   std::vector<Message> read_conversation(const Json& row, const std::string& ours) const;
+  void read_pair(const Json& row, RowContent& content) const;
+  std::vector<Message> read_pair_prompt(const Json& row) const;
+  std::vector<Message> read_answer(const Json& row, const std::string& ours) const;
   std::vector<Message> read_messages(const Json& list, const std::string& name) const;
   Message read_message(const Json& value, const std::string& name) const;
   void read_content(const Json& content, const std::string& name, Message& message) const;
 
   std::optional<RowFormat> format_;
   bool named_ = false;  ///< by the configuration
+  bool pairs_;
   std::map<std::string, std::string> fields_;
 };
 

@@ -48,8 +48,8 @@ Tensor attention_forward(const AttentionBlock& block, std::size_t index, const T
   }
   const AttentionOptions options{layer.attention_scale, layer.window, config.attention_softcap};
   const Tensor out = pass.cache == nullptr
-                         ? attention(q, k, v, pass.starts, options)
-                         : cached_attention(q, k, v, pass.starts, options,
+                         ? attention(q, k, v, pass.segments, options)
+                         : cached_attention(q, k, v, pass.segments.starts, options,
                                             pass.cache->layers[index], pass.cache->lengths);
   return block.o_proj.forward(out.flatten(1, 2), pass.context);
 }

@@ -11,7 +11,7 @@ namespace finetune {
 /// What the layers of one forward pass share.
 struct Pass {
   const ModelConfig& config;
-  std::span<const std::int64_t> starts;
+  Segments segments;
   const ForwardContext& context;
   std::vector<RopeAngles> ropes;  ///< one for each of ModelConfig::ropes
   KvCache* cache;                 ///< nullptr in training

@@ -26,52 +26,60 @@ constexpr std::uint64_t kNoiseStream = 0x6e656674;  // apart from dropout's
 
 /// NEFTune: uniform noise of +-alpha / sqrt(tokens * C) on the embeddings of every sequence.
 /// Source: Jain et al. 2023, arXiv 2310.05914.
-Tensor with_noise(const Tensor& x, std::span<const std::int64_t> starts,
-                  const ForwardContext& context) {
+Tensor with_noise(const Tensor& x, const Segments& segments, const ForwardContext& context) {
+  FT_CHECK(!segments.shared(), "noise of its own for every sequence, and a shared segment");
   Tensor noise = at::empty_like(x, x.options().requires_grad(false));
   noise.uniform_(-1.0, 1.0, seeded_generator(x.device(), mix_seed({context.seed, kNoiseStream})));
-  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
-    const std::int64_t tokens = starts[s + 1] - starts[s];
+  for (std::int64_t s = 0; s < segments.count(); ++s) {
+    const std::int64_t tokens = segments.length(s);
     if (tokens == 0) continue;
     const double size = static_cast<double>(tokens * x.size(1));
-    noise.narrow(0, starts[s], tokens).mul_(context.neftune_noise_alpha / std::sqrt(size));
+    noise.narrow(0, segments.starts[static_cast<std::size_t>(s)], tokens)
+        .mul_(context.neftune_noise_alpha / std::sqrt(size));
   }
   return x + noise;
 }
 
+std::vector<std::int64_t> first_positions_of(const Segments& segments) {
+  std::vector<std::int64_t> positions;
+  for (std::int64_t s = 0; s < segments.count(); ++s) positions.push_back(segments.before(s));
+  return positions;
+}
+
 }  // namespace
 
-Tensor CausalLM::embed(const Tensor& input_ids, std::span<const std::int64_t> starts,
-                       const ForwardContext& context, const KvCache* cache) const {
+Tensor CausalLM::embed(const Tensor& input_ids, const Segments& segments,
+                       std::span<const std::int64_t> first_positions,
+                       const ForwardContext& context) const {
   Tensor x = at::embedding(embed_tokens, input_ids).to(compute_dtype);
   if (embed_lora) {
     const Tensor inner = at::embedding(embed_lora->whole_a().t(), input_ids);  // [N, R]
     x = x + (at::matmul(inner, embed_lora->whole_b().t()) * embed_lora->scaling).to(compute_dtype);
   }
-  if (context.training && context.neftune_noise_alpha > 0) x = with_noise(x, starts, context);
+  if (context.training && context.neftune_noise_alpha > 0) x = with_noise(x, segments, context);
   if (config.embedding_scale !=
       1.0) {  // rounded to the compute type first, as transformers does for Gemma
     x = x * at::scalar_tensor(config.embedding_scale, x.options().requires_grad(false));
   }
   if (!embed_positions.defined()) return x;
   std::vector<std::int64_t> positions;
-  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
-    const std::int64_t first = cache == nullptr ? 0 : cache->lengths[s];
-    for (std::int64_t i = 0; i < starts[s + 1] - starts[s]; ++i) positions.push_back(first + i);
+  for (std::int64_t s = 0; s < segments.count(); ++s) {
+    const std::int64_t first = first_positions[static_cast<std::size_t>(s)];
+    for (std::int64_t i = 0; i < segments.length(s); ++i) positions.push_back(first + i);
   }
   return x + at::embedding(embed_positions, at::tensor(positions, at::kLong).to(device))
                  .to(compute_dtype);
 }
 
-Tensor CausalLM::forward(const Tensor& input_ids, std::span<const std::int64_t> starts,
+Tensor CausalLM::forward(const Tensor& input_ids, const Segments& segments,
                          const ForwardContext& context, KvCache* cache) const {
-  const std::span<const std::int64_t> first_positions =
-      cache == nullptr ? std::span<const std::int64_t>() : cache->lengths;
-  Pass pass{config, starts, context, {}, cache};
+  const std::vector<std::int64_t> first_positions =
+      cache == nullptr ? first_positions_of(segments) : cache->lengths;
+  Pass pass{config, segments, context, {}, cache};
   for (const RopeConfig& rope : config.ropes) {
-    pass.ropes.push_back(rope_angles(rope, starts, first_positions, device));
+    pass.ropes.push_back(rope_angles(rope, segments.starts, first_positions, device));
   }
-  Tensor x = embed(input_ids, starts, context, cache);
+  Tensor x = embed(input_ids, segments, first_positions, context);
   // The router's logits of a pass must have one gradient, so sparse layers that hand them out stay.
   if (recompute_blocks && context.training && context.router_logits == nullptr)
     return norm.forward(recompute_layers(x, pass));
@@ -81,21 +89,33 @@ Tensor CausalLM::forward(const Tensor& input_ids, std::span<const std::int64_t> 
 
 Tensor CausalLM::recompute_layers(Tensor x, const Pass& pass) const {
   // The backward pass comes when the caller's batch and context may be gone.
+  using Numbers = std::vector<std::int64_t>;
   const auto starts =
-      std::make_shared<std::vector<std::int64_t>>(pass.starts.begin(), pass.starts.end());
+      std::make_shared<Numbers>(pass.segments.starts.begin(), pass.segments.starts.end());
+  const auto parents =
+      std::make_shared<Numbers>(pass.segments.parents.begin(), pass.segments.parents.end());
   const auto context = std::make_shared<ForwardContext>(pass.context);
-  const auto kept = std::make_shared<Pass>(Pass{config, *starts, *context, pass.ropes, nullptr});
+  const auto kept = std::make_shared<Pass>(
+      Pass{config, Segments(*starts, *parents), *context, pass.ropes, nullptr});
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    x = recomputed(x, [this, i, starts, context, kept](const Tensor& input) {
+    x = recomputed(x, [this, i, starts, parents, context, kept](const Tensor& input) {
       return layer_forward(layers[i], i, input, *kept);
     });
   }
   return x;
 }
 
-Tensor CausalLM::hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,
+Tensor CausalLM::hidden_states(const Tensor& input_ids, const Segments& segments,
                                const ForwardContext& context) const {
-  return forward(input_ids, starts, context, nullptr);
+  return forward(input_ids, segments, context, nullptr);
+}
+
+std::string CausalLM::sharing_obstacle() const {
+  const bool by_length = std::any_of(config.ropes.begin(), config.ropes.end(),
+                                     [](const RopeConfig& rope) { return rope.by_length(); });
+  if (by_length) return "its rotary angles depend on the length of each row";
+  if (config.moe.aux_loss_coef > 0) return "its router's loss counts the tokens of every row";
+  return "";
 }
 
 Tensor CausalLM::hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,

@@ -5,6 +5,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/zeros_like.h>
@@ -23,18 +24,49 @@ namespace {
 constexpr std::int64_t kBlock =
     128;  // queries at a time: scores stay in the cache, products are still large
 
-/// Queries [first, first + count) of a sequence and the keys [first_key, first + count) they see
-/// some of.
+/// Queries at the positions [first, first + count) of a sequence and the keys [first_key, first +
+/// count) they see some of. A sequence is a segment, or a parent and a segment.
 struct Block {
   std::int64_t first, count, first_key;
-  std::int64_t keys() const { return first + count - first_key; }
+  std::int64_t parent_begin, parent_length;  // in the stream; 0 and 0 without a parent
+  std::int64_t begin;                        // of the segment's own tokens in the stream
+
+  std::int64_t own_first_key() const { return std::max(first_key, parent_length); }
+  std::int64_t keys_of_parent() const {
+    return std::max<std::int64_t>(0, parent_length - first_key);
+  }
+
+  Tensor rows(const Tensor& x) const { return x.narrow(0, begin + first - parent_length, count); }
+  Tensor own_keys(const Tensor& x) const {
+    return x.narrow(0, begin + own_first_key() - parent_length, first + count - own_first_key());
+  }
+  Tensor parents_keys(const Tensor& x) const {
+    return x.narrow(0, parent_begin + parent_length - keys_of_parent(), keys_of_parent());
+  }
+  /// x [N, K, D] -> [K, keys, D]
+  Tensor keys(const Tensor& x) const {
+    return (keys_of_parent() == 0 ? own_keys(x) : at::cat({parents_keys(x), own_keys(x)}, 0))
+        .transpose(0, 1);
+  }
+  /// Adds what keys() took back to its places.
+  void add_to_keys(const Tensor& x, const Tensor& part) const {
+    const Tensor by_key = part.transpose(0, 1);
+    if (keys_of_parent() > 0) parents_keys(x).add_(by_key.narrow(0, 0, keys_of_parent()));
+    own_keys(x).add_(by_key.slice(0, keys_of_parent()));
+  }
 };
 
-std::vector<Block> blocks_of(std::int64_t length, std::int64_t window) {
+std::vector<Block> blocks_of(const Segments& segments, std::int64_t window) {
   std::vector<Block> blocks;
-  for (std::int64_t first = 0; first < length; first += kBlock) {
-    const std::int64_t first_key = window > 0 ? std::max<std::int64_t>(0, first - window + 1) : 0;
-    blocks.push_back({first, std::min(kBlock, length - first), first_key});
+  for (std::int64_t s = 0; s < segments.count(); ++s) {
+    const std::int64_t before = segments.before(s), end = before + segments.length(s);
+    const std::int64_t parent_begin =
+        before > 0 ? segments.starts[static_cast<std::size_t>(segments.parent(s))] : 0;
+    for (std::int64_t first = before; first < end; first += kBlock) {
+      const std::int64_t first_key = window > 0 ? std::max<std::int64_t>(0, first - window + 1) : 0;
+      blocks.push_back({first, std::min(kBlock, end - first), first_key, parent_begin, before,
+                        segments.starts[static_cast<std::size_t>(s)]});
+    }
   }
   return blocks;
 }
@@ -79,30 +111,24 @@ AttentionOptions load_options(AutogradContext* ctx) {
 class BlockAttention : public torch::autograd::Function<BlockAttention> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
-                        const std::vector<std::int64_t>& starts, double scale, std::int64_t window,
+                        const std::vector<std::int64_t>& starts,
+                        const std::vector<std::int64_t>& parents, double scale, std::int64_t window,
                         double softcap) {
     const AttentionOptions options{scale, window, softcap};
     const std::int64_t key_heads = k.size(1);
     Tensor out = at::empty_like(q, at::MemoryFormat::Contiguous);
     variable_list saved = {q, k, v, out};
-    for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
-      for (const Block& block : blocks_of(starts[s + 1] - starts[s], window)) {
-        const auto rows = [&](const Tensor& x) {
-          return x.narrow(0, starts[s] + block.first, block.count);
-        };
-        const auto keys = [&](const Tensor& x) {
-          return x.narrow(0, starts[s] + block.first_key, block.keys()).transpose(0, 1);
-        };
-        Tensor scores = capped_scores(by_key_head(rows(q), key_heads), keys(k), options);
-        hide(scores, block, options);
-        const Tensor lse = at::logsumexp(scores, {-1}, true);
-        const Tensor p = scores.sub_(lse).exp_().to(q.scalar_type());
-        rows(out).copy_(by_token(at::bmm(p, keys(v)), block.count));
-        saved.push_back(lse);
-      }
+    for (const Block& block : blocks_of(Segments(starts, parents), window)) {
+      Tensor scores = capped_scores(by_key_head(block.rows(q), key_heads), block.keys(k), options);
+      hide(scores, block, options);
+      const Tensor lse = at::logsumexp(scores, {-1}, true);
+      const Tensor p = scores.sub_(lse).exp_().to(q.scalar_type());
+      block.rows(out).copy_(by_token(at::bmm(p, block.keys(v)), block.count));
+      saved.push_back(lse);
     }
     ctx->save_for_backward(saved);
     ctx->saved_data["starts"] = starts;
+    ctx->saved_data["parents"] = parents;
     ctx->saved_data["scale"] = scale;
     ctx->saved_data["window"] = window;
     ctx->saved_data["softcap"] = softcap;
@@ -116,6 +142,7 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
     const auto saved = ctx->get_saved_variables();
     const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3];
     const auto starts = ctx->saved_data["starts"].toIntVector();
+    const auto parents = ctx->saved_data["parents"].toIntVector();
     const AttentionOptions options = load_options(ctx);
     const std::int64_t key_heads = k.size(1);
     const auto wide = accumulate_type(q);
@@ -124,41 +151,44 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
                                at::MemoryFormat::Contiguous);  // blocks add to each other's keys
     Tensor dv = at::zeros_like(v, v.options().dtype(wide), at::MemoryFormat::Contiguous);
     std::size_t next = 4;
-    for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
-      for (const Block& block : blocks_of(starts[s + 1] - starts[s], options.window)) {
-        const auto rows = [&](const Tensor& x) {
-          return by_key_head(x.narrow(0, starts[s] + block.first, block.count), key_heads);
-        };
-        const auto keys = [&](const Tensor& x) {
-          return x.narrow(0, starts[s] + block.first_key, block.keys()).transpose(0, 1);
-        };
-        const Tensor query = rows(q), dout = rows(grads[0]);
-        const Tensor capped = capped_scores(query, keys(k), options);
-        Tensor scores = options.softcap > 0 ? capped.clone() : capped;
-        hide(scores, block, options);
-        const Tensor p = scores.sub_(saved[next++]).exp_();
-        keys(dv).add_(at::bmm(p.to(q.scalar_type()).transpose(1, 2), dout));
-        const Tensor mean = (dout.to(wide) * rows(out).to(wide)).sum(-1, true);
-        Tensor ds =
-            at::bmm(dout, keys(v).transpose(1, 2)).to(wide).sub_(mean).mul_(p).mul_(options.scale);
-        if (options.softcap > 0) ds.mul_(capped.div(options.softcap).square_().neg_().add_(1.0));
-        const Tensor narrow = ds.to(q.scalar_type());
-        dq.narrow(0, starts[s] + block.first, block.count)
-            .copy_(by_token(at::bmm(narrow, keys(k)), block.count));
-        keys(dk).add_(at::bmm(narrow.transpose(1, 2), query));
-      }
+    for (const Block& block : blocks_of(Segments(starts, parents), options.window)) {
+      const auto rows = [&](const Tensor& x) { return by_key_head(block.rows(x), key_heads); };
+      const Tensor query = rows(q), dout = rows(grads[0]), keys = block.keys(k);
+      const Tensor capped = capped_scores(query, keys, options);
+      Tensor scores = options.softcap > 0 ? capped.clone() : capped;
+      hide(scores, block, options);
+      const Tensor p = scores.sub_(saved[next++]).exp_();
+      block.add_to_keys(dv, at::bmm(p.to(q.scalar_type()).transpose(1, 2), dout));
+      const Tensor mean = (dout.to(wide) * rows(out).to(wide)).sum(-1, true);
+      Tensor ds = at::bmm(dout, block.keys(v).transpose(1, 2))
+                      .to(wide)
+                      .sub_(mean)
+                      .mul_(p)
+                      .mul_(options.scale);
+      if (options.softcap > 0) ds.mul_(capped.div(options.softcap).square_().neg_().add_(1.0));
+      const Tensor narrow = ds.to(q.scalar_type());
+      block.rows(dq).copy_(by_token(at::bmm(narrow, keys), block.count));
+      block.add_to_keys(dk, at::bmm(narrow.transpose(1, 2), query));
     }
-    return {dq,      dk.to(k.scalar_type()), dv.to(v.scalar_type()), Tensor(), Tensor(), Tensor(),
+    return {dq,
+            dk.to(k.scalar_type()),
+            dv.to(v.scalar_type()),
+            Tensor(),
+            Tensor(),
+            Tensor(),
+            Tensor(),
             Tensor()};
   }
 };
 
 }  // namespace
 
-Tensor block_attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                       std::span<const std::int64_t> starts, const AttentionOptions& options) {
-  return BlockAttention::apply(q, k, v, std::vector<std::int64_t>(starts.begin(), starts.end()),
-                               options.scale, options.window, options.softcap);
+Tensor block_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments,
+                       const AttentionOptions& options) {
+  return BlockAttention::apply(
+      q, k, v, std::vector<std::int64_t>(segments.starts.begin(), segments.starts.end()),
+      std::vector<std::int64_t>(segments.parents.begin(), segments.parents.end()), options.scale,
+      options.window, options.softcap);
 }
 
 Tensor attend_last(const Tensor& q, const Tensor& k, const Tensor& v,

@@ -96,9 +96,16 @@ class CrossEntropySum : public torch::autograd::Function<CrossEntropySum> {
       const SoftmaxRows tile =
           tile_loss(logits, targets.narrow(0, begin, count), head, smoothing, hidden.scalar_type());
       if (options.token_nll != nullptr) options.token_nll->narrow(0, begin, count).copy_(tile.nll);
-      sum.add_(tile.nll.sum(), 1.0 - smoothing);
-      if (smoothing > 0) sum.add_(tile.uniform_nll.sum(), smoothing);
-      const Tensor& p = tile.gradient;
+      Tensor p = tile.gradient;
+      const auto weighted = [&](const Tensor& loss) {
+        return options.token_weights.defined()
+                   ? loss.mul(options.token_weights.narrow(0, begin, count)).sum()
+                   : loss.sum();
+      };
+      sum.add_(weighted(tile.nll), 1.0 - smoothing);
+      if (smoothing > 0) sum.add_(weighted(tile.uniform_nll), smoothing);
+      if (options.token_weights.defined())
+        p.mul_(options.token_weights.narrow(0, begin, count).unsqueeze(1));
       if (dbias.defined()) dbias.add_(p.sum(0, false, wide));
       dhidden.narrow(0, begin, count).copy_(linear_product_backward(p, w));
       if (inner) dinner.narrow(0, begin, count).copy_(at::mm(p, b));

@@ -27,17 +27,20 @@ std::vector<double> sum_by_example(const Dataset& dataset, std::span<const std::
   return sums;
 }
 
-EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t batch_size) {
+EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t rows_per_batch,
+                    bool share_prefixes) {
   const at::NoGradGuard no_grad;
   EvalResult result;
   std::int64_t correct = 0;
   const auto count = static_cast<std::int64_t>(dataset.examples.size());
+  const std::int64_t batch_size = rows_per_batch * dataset.examples_per_row;
   for (std::int64_t begin = 0; begin < count && interrupt_signal() == 0; begin += batch_size) {
     std::vector<std::int64_t> indices(
         static_cast<std::size_t>(std::min(batch_size, count - begin)));
     std::iota(indices.begin(), indices.end(), begin);
-    const Batch batch = make_batch(dataset, indices).to(model.device);
-    const Tensor hidden = model.hidden_states(batch.input_ids, batch.starts, ForwardContext{});
+    const Batch batch = make_batch(dataset, indices, share_prefixes).to(model.device);
+    const Tensor hidden = model.hidden_states(
+        batch.input_ids, Segments(batch.starts, batch.parents), ForwardContext{});
     const TokenScores scores =
         score_tokens(hidden.index_select(0, batch.target_rows), model.head(), batch.targets);
     correct += scores.correct.sum().item<std::int64_t>();

@@ -15,7 +15,7 @@ void SourceLoss::begin_step() {
 }
 
 void SourceLoss::add(const Batch& batch, const Tensor& token_nll) {
-  if (sums_.size() < 2) return;
+  if (sums_.size() < 2 || !token_nll.defined()) return;
   const std::vector<double> sums = sum_by_example(dataset_, batch.examples, token_nll);
   for (std::size_t i = 0; i < sums.size(); ++i) {
     const Example& example = dataset_.examples[static_cast<std::size_t>(batch.examples[i])];
@@ -32,7 +32,7 @@ nlohmann::ordered_json SourceLoss::means() const {
     if (counts_[file] > 0)
       means[dataset_.files[file]] = sums_[file] / static_cast<double>(counts_[file]);
   }
-  return means;
+  return means.empty() ? nlohmann::ordered_json() : means;
 }
 
 }  // namespace finetune

@@ -33,7 +33,7 @@ void StepPlan::load_epoch(std::int64_t epoch) {
 
 std::int64_t StepPlan::steps_of(std::int64_t epoch) {
   if (options_.tokens_per_batch == 0) {  // the same number in every epoch, without planning it
-    const auto rows = static_cast<std::int64_t>(dataset_.examples.size());
+    const std::int64_t rows = dataset_.rows();
     const std::int64_t per_step = options_.examples_per_batch * accumulation_;
     return (rows + per_step - 1) / per_step;
   }

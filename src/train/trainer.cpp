@@ -13,6 +13,7 @@
 #include "train/flat_parameters.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
+#include "train/preference.h"
 #include "train/progress.h"
 #include "train/schedule.h"
 #include "train/source_loss.h"
@@ -44,6 +45,21 @@ at::ScalarType trained_dtype(const Config& config) {
   return config.method == Method::full && config.pure_bf16 ? at::kBFloat16 : at::kFloat;
 }
 
+/// Whether what rows begin with alike is computed once: it must give what each row alone gives.
+bool shares_prefixes(const Config& config, const CausalLM& model) {
+  if (config.prefix_sharing == PrefixSharing::off) return false;
+  std::string obstacle = model.sharing_obstacle();
+  if (config.lora_dropout > 0 || config.adapter_dropout > 0)
+    obstacle = "each row has its own dropout";
+  if (config.neftune_noise_alpha > 0) obstacle = "each row has its own noise (neftune_noise_alpha)";
+  if (config.prefix_sharing == PrefixSharing::on && !obstacle.empty()) {
+    fail(ErrorKind::config,
+         "prefix_sharing: on cannot give what each row alone gives here: {}; leave it at auto",
+         obstacle);
+  }
+  return obstacle.empty();
+}
+
 }  // namespace
 
 /// State of one run, from start to end.
@@ -55,13 +71,16 @@ class Trainer::Loop {
         train_data_(inputs.train_data),
         eval_data_(inputs.eval_data),
         run_(run),
+        reference_(std::move(inputs.reference)),
+        eval_reference_(std::move(inputs.eval_reference)),
         parameters_(inputs.parameters, trained_dtype(config_), !config_.optimizer_in_backward),
         optimizer_(config_, parameters_),
         plan_(config_, train_data_),
         schedule_(config_, plan_.total_steps()),
         artifact_(config_.method, model_, parameters_, config_.model_name_or_path),
         sources_(train_data_),
-        keep_best_(config_.resolved_load_best_model_at_end()) {
+        keep_best_(config_.resolved_load_best_model_at_end()),
+        share_prefixes_(shares_prefixes(config_, model_)) {
     std::map<std::string, std::string> hashes = {{"datasets", train_data_.content_hash}};
     if (eval_data_ != nullptr) hashes["eval_datasets"] = eval_data_->content_hash;
     identity_ = run_identity(config_, hashes);
@@ -70,6 +89,7 @@ class Trainer::Loop {
 
   TrainReport run(const TrainStart& start) {
     const auto begin = Clock::now();
+    if (!make_objectives()) return report_;
     if (start.resume) restore(start.allow_changed);
     metrics_.emplace(run_.path() / kMetricsFile, restored_ ? state_.step : -1);
     if (!restored_ && eval_data_ != nullptr) report_.first_eval_loss = evaluate_now(0.0).loss;
@@ -89,6 +109,27 @@ class Trainer::Loop {
   }
 
  private:
+  /// The reference of a preference stage is the state before the first step, so this comes before a
+  /// checkpoint is restored. False when interrupted.
+  bool make_objectives() {
+    objective_ = objective_for(train_data_, std::move(reference_));
+    if (eval_data_ != nullptr)
+      eval_objective_ = objective_for(*eval_data_, std::move(eval_reference_));
+    return interrupt_signal() == 0;
+  }
+
+  std::unique_ptr<Objective> objective_for(const Dataset& data, std::vector<double> reference) {
+    if (config_.stage == Stage::sft) return std::make_unique<SftObjective>(config_.label_smoothing);
+    if (has_reference(config_.stage) && reference.empty()) {
+      log_info("train", "the reference: log-probabilities of {} pairs before training",
+               data.rows());
+      reference =
+          answer_log_probabilities(model_, data, config_.eval_batch_size(), share_prefixes_);
+    }
+    return std::make_unique<PreferenceObjective>(preference_settings(config_),
+                                                 std::move(reference));
+  }
+
   void restore(bool allow_changed) {
     const auto restored = restore_checkpoint(run_, identity_, allow_changed, artifact_, optimizer_);
     if (!restored) {
@@ -114,27 +155,30 @@ class Trainer::Loop {
   void train_step(const PlannedStep& planned) {
     const auto begin = Clock::now();
     const std::int64_t step = state_.step + 1;
-    const std::int64_t supervised = supervised_tokens(planned);
+    const std::int64_t count = count_of(planned), supervised = supervised_tokens(planned);
+    extras_.clear();
     const double rate = schedule_.learning_rate(step);
     begin_gradients(step, rate);
     sources_.begin_step();
     double loss = 0;
     std::int64_t tokens = 0;
     for (std::size_t micro = 0; micro < planned.micro_batches.size(); ++micro) {
-      const Batch batch = make_batch(train_data_, planned.micro_batches[micro]).to(model_.device);
+      const Batch batch =
+          make_batch(train_data_, planned.micro_batches[micro], share_prefixes_).to(model_.device);
       const ForwardContext context{
           true,
           mix_seed({static_cast<std::uint64_t>(config_.seed), kDropoutStream,
                     static_cast<std::uint64_t>(step), micro}),
           config_.neftune_noise_alpha};
-      const LossSum result = sft_objective(model_, batch, context, config_.label_smoothing);
+      const LossSum result = objective_->loss(model_, batch, context);
       sources_.add(batch, result.token_nll);
-      const Tensor mean = result.sum / static_cast<double>(supervised);
+      add_extras(result.extras, count);
+      const Tensor mean = result.sum / static_cast<double>(count);
       loss += mean.item<double>();
       // Before the backward pass, which may apply what it finds.
       if (!std::isfinite(loss)) stop_nonfinite(planned, fmt::format("the loss is {}", loss));
       mean.backward();
-      tokens += batch.tokens();
+      tokens += batch.tokens;
     }
     const double norm =
         in_backward_ ? in_backward_->finish() : clip_gradients(parameters_, config_.max_grad_norm);
@@ -168,6 +212,7 @@ class Trainer::Loop {
         {"step_seconds", shown.step_seconds},
         {"tokens_per_second", static_cast<double>(shown.tokens) / shown.step_seconds},
         {"peak_memory_bytes", peak_memory_bytes()}};
+    for (const NamedSum& extra : extras_) line[extra.name] = extra.value;
     if (const ordered_json means = sources_.means(); !means.is_null())
       line["loss_by_source"] = means;
     metrics_->write(line);
@@ -187,17 +232,32 @@ class Trainer::Loop {
   EvalResult evaluate_now(double epoch) {
     if (progress_ != nullptr) progress_->clear();
     const auto begin = Clock::now();
-    EvalResult result = evaluate(model_, *eval_data_, config_.eval_batch_size());
+    EvalResult result =
+        eval_objective_->evaluate(model_, *eval_data_, config_.eval_batch_size(), share_prefixes_);
     if (interrupt_signal() != 0) return result;
-    log_info("eval", "step {}: loss {:.4f}, perplexity {:.3f}, token accuracy {:.1f} % ({})",
-             state_.step, result.loss, result.perplexity(), 100 * result.token_accuracy,
-             format_seconds(seconds_since(begin)));
-    metrics_->write({{"step", state_.step},
-                     {"epoch", epoch},
-                     {"eval_loss", result.loss},
-                     {"eval_perplexity", result.perplexity()},
-                     {"eval_token_accuracy", result.token_accuracy}});
+    tell_evaluation(result, epoch, seconds_since(begin));
     return result;
+  }
+
+  void tell_evaluation(const EvalResult& result, double epoch, double seconds) {
+    ordered_json line = {{"step", state_.step}, {"epoch", epoch}, {"eval_loss", result.loss}};
+    std::string text;
+    if (config_.stage == Stage::sft) {
+      text = fmt::format("perplexity {:.3f}, token accuracy {:.1f} %", result.perplexity(),
+                         100 * result.token_accuracy);
+      line["eval_perplexity"] = result.perplexity();
+      line["eval_token_accuracy"] = result.token_accuracy;
+    }
+    for (const NamedSum& extra : result.extras) {
+      line["eval_" + std::string(extra.name)] = extra.value;
+      if (extra.name == std::string_view("rewards/margins"))
+        text = fmt::format("margin {:.3f}", extra.value);
+      if (extra.name == std::string_view("rewards/accuracies"))
+        text += fmt::format(", the chosen answer preferred in {:.1f} %", 100 * extra.value);
+    }
+    log_info("eval", "step {}: loss {:.4f}, {} ({})", state_.step, result.loss, text,
+             format_seconds(seconds));
+    metrics_->write(line);
   }
 
   /// Keeps the state in the run folder when it is the best so far.
@@ -230,6 +290,22 @@ class Trainer::Loop {
 
   void save_final_result() {
     if (!keep_best_ || state_.best_step == 0) artifact_.save_result(run_.path());
+  }
+
+  void add_extras(const std::vector<NamedSum>& sums, std::int64_t count) {
+    if (extras_.empty()) {
+      for (const NamedSum& sum : sums) extras_.push_back({sum.name, 0.0});
+    }
+    for (std::size_t i = 0; i < sums.size(); ++i)
+      extras_[i].value += sums[i].value / static_cast<double>(count);
+  }
+
+  /// What the step's loss is divided by.
+  std::int64_t count_of(const PlannedStep& planned) const {
+    std::int64_t count = 0;
+    for (const auto& micro_batch : planned.micro_batches)
+      count += objective_->count(train_data_, micro_batch);
+    return count;
   }
 
   std::int64_t supervised_tokens(const PlannedStep& planned) const {
@@ -293,6 +369,7 @@ class Trainer::Loop {
   const Dataset& train_data_;
   const Dataset* eval_data_;
   RunDir& run_;
+  std::vector<double> reference_, eval_reference_;  // moved to the objectives
   FlatParameters parameters_;
   Optimizer optimizer_;
   std::optional<BackwardUpdates> in_backward_;
@@ -300,7 +377,10 @@ class Trainer::Loop {
   Schedule schedule_;
   Artifact artifact_;
   SourceLoss sources_;
+  std::unique_ptr<Objective> objective_, eval_objective_;
+  std::vector<NamedSum> extras_;  // of this step, means
   bool keep_best_;
+  bool share_prefixes_;
   RunIdentity identity_;
   TrainerState state_;
   bool restored_ = false;

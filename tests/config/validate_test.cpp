@@ -57,10 +57,7 @@ TEST_P(NotInThisVersion, IsRefusedNotIgnored) {
 INSTANTIATE_TEST_SUITE_P(
     All, NotInThisVersion,
     ::testing::Values(
-        Missing{"stage: dpo", "stage: dpo is not in this version; it has: sft"},
-        Missing{"prefix_sharing: on", "prefix_sharing: on is not in this version"},
-        Missing{"reference_adapter: runs/a",
-                "reference_adapter: runs/a is not in this version; leave it out"},
+        Missing{"stage: kto", "stage: kto is not in this version; it has: sft, dpo"},
         Missing{"on_nonfinite: skip", "on_nonfinite: skip is not in this version; it has: stop"},
         Missing{"eval_datasets: [{path: b, template: x}]",
                 "eval_datasets (b): template: x is not in this version; leave it out"}));
@@ -108,8 +105,8 @@ TEST(Validate, EmptyTargetsConcernLoraOnly) {
 }
 
 TEST(Validate, ReportsAllProblemsAtOnce) {
-  const std::string message = refusal("max_steps: 0\nstage: dpo\ntarget_modules: []");
-  for (const char* part : {"max_steps is 0", "stage: dpo", "target_modules is empty"})
+  const std::string message = refusal("max_steps: 0\nstage: kto\ntarget_modules: []");
+  for (const char* part : {"max_steps is 0", "stage: kto", "target_modules is empty"})
     EXPECT_CONTAINS(message, part);
 }
 

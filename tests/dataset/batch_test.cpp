@@ -53,9 +53,81 @@ TEST(Batch, IsRagged) {
   EXPECT_EQ(values(batch.target_rows), (std::vector<std::int64_t>{0, 2, 4}));
   EXPECT_EQ(values(batch.targets), (std::vector<std::int64_t>{101, 103, 201}));
   EXPECT_EQ(batch.examples, chosen);
-  EXPECT_EQ(batch.tokens(), 6);
+  EXPECT_EQ(batch.tokens, 6);
   EXPECT_EQ(batch.sequences(), 2);
   EXPECT_EQ(batch.supervised_tokens(), 3);
+}
+
+/// Rows of `prefix` tokens of kind `kind`, then `own` tokens of their own; the last two supervised.
+Example row_of(std::int32_t kind, std::int64_t prefix, std::int32_t own) {
+  Example example;
+  for (std::int64_t t = 0; t < prefix; ++t)
+    example.input_ids.push_back(1000 * kind + static_cast<std::int32_t>(t));
+  for (std::int32_t t = 0; t < 4; ++t) example.input_ids.push_back(100 * own + t);
+  example.supervised.assign(example.input_ids.size(), 0);
+  example.supervised.back() = example.supervised[example.input_ids.size() - 2] = 1;
+  example.supervised_tokens = 2;
+  return example;
+}
+
+std::vector<std::int32_t> tokens_before(const Batch& batch, std::int64_t row) {
+  const std::vector<std::int64_t> ids = values(batch.input_ids);
+  std::size_t s = 0;
+  while (batch.starts[s + 1] <= row) ++s;
+  std::vector<std::int32_t> tokens;
+  const auto add = [&](std::int64_t from, std::int64_t to) {
+    for (std::int64_t i = from; i < to; ++i)
+      tokens.push_back(static_cast<std::int32_t>(ids[static_cast<std::size_t>(i)]));
+  };
+  if (!batch.parents.empty() && batch.parents[s] >= 0) {
+    const auto parent = static_cast<std::size_t>(batch.parents[s]);
+    add(batch.starts[parent], batch.starts[parent + 1]);
+  }
+  add(batch.starts[s], row + 1);
+  return tokens;
+}
+
+TEST(SharedPrefixes, StandInTheStreamOnce) {
+  Dataset dataset;
+  dataset.examples = {row_of(1, 40, 1), row_of(2, 20, 2), row_of(1, 40, 3), row_of(3, 15, 4),
+                      row_of(3, 15, 5), row_of(2, 20, 6), row_of(1, 40, 7)};
+  const std::vector<std::int64_t> all = first_numbers(7);
+  const Batch batch = make_batch(dataset, all, true), plain = make_batch(dataset, all);
+  EXPECT_EQ(batch.tokens, plain.tokens);
+  EXPECT_EQ(plain.input_ids.numel(), 3 * 44 + 2 * 24 + 2 * 19);
+  EXPECT_EQ(batch.input_ids.numel(), plain.input_ids.numel() - 2 * 40 - 20);  // 15 are too few
+  EXPECT_EQ(batch.parents, (std::vector<std::int64_t>{-1, 0, 0, 0, -1, 4, 4, -1, -1}));
+  EXPECT_TRUE(plain.parents.empty());
+  // Every target is predicted from the same tokens as in the plain batch, in the same order.
+  EXPECT_EQ(values(batch.targets), values(plain.targets));
+  const auto rows = values(batch.target_rows), plain_rows = values(plain.target_rows);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    EXPECT_EQ(tokens_before(batch, rows[i]), tokens_before(plain, plain_rows[i])) << i;
+}
+
+TEST(SharedPrefixes, EndBeforeWhatPredictsASupervisedToken) {
+  Dataset dataset;
+  dataset.examples = {row_of(1, 40, 1), row_of(1, 40, 1)};  // the same row twice
+  const Batch batch = make_batch(dataset, first_numbers(2), true);
+  EXPECT_EQ(batch.starts, (std::vector<std::int64_t>{0, 41, 44, 47}));
+  for (Example& example : dataset.examples) example.supervised.assign(44, 1);
+  EXPECT_TRUE(make_batch(dataset, first_numbers(2), true).parents.empty());
+}
+
+TEST(SharedPrefixes, ShorterOneForMoreRowsWhereThatSavesMore) {
+  Dataset dataset;
+  for (std::int32_t own = 0; own < 4; ++own) {  // 20 tokens alike, then 30 alike in two of them
+    Example example = row_of(1, 20, own);
+    Example more = row_of(2 + own / 2, 30, own);
+    example.input_ids.resize(20);
+    example.input_ids.insert(example.input_ids.end(), more.input_ids.begin(), more.input_ids.end());
+    example.supervised.assign(example.input_ids.size(), 0);
+    example.supervised.back() = 1;
+    dataset.examples.push_back(example);
+  }
+  const Batch batch = make_batch(dataset, first_numbers(4), true);
+  // Two groups of 50 save 100; one of 20 would save 60.
+  EXPECT_EQ(batch.input_ids.numel(), 4 * 54 - 100);
 }
 
 TEST(PlanEpoch, KeepsTheOrderWithoutShuffle) {

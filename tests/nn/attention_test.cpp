@@ -239,6 +239,60 @@ TEST(BlockAttention, HalfTypesStayNearTheDefinition) {
   for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], wide[i], 3e-2, "gradient");
 }
 
+/// Segments 1 and 2 go on after segment 0, segment 3 stands alone, 5 goes on after 4.
+struct Shared {
+  Starts starts = {0, 30, 31, 80, 90, 240, 400}, parents = {-1, 0, 0, -1, -1, 4};
+
+  /// The rows of every whole sequence in the stream, and where in them each token of the stream is.
+  Starts whole_starts = {0};
+  std::vector<std::int64_t> rows, places;
+
+  Shared() {
+    for (std::size_t s = 0; s < parents.size(); ++s) {
+      const auto add = [&](std::size_t segment) {
+        for (std::int64_t i = starts[segment]; i < starts[segment + 1]; ++i) rows.push_back(i);
+      };
+      if (parents[s] >= 0) add(static_cast<std::size_t>(parents[s]));
+      for (std::int64_t i = 0; i < starts[s + 1] - starts[s]; ++i)
+        places.push_back(static_cast<std::int64_t>(rows.size()) + i);
+      add(s);
+      whole_starts.push_back(static_cast<std::int64_t>(rows.size()));
+    }
+  }
+};
+
+void check_shared(const AttentionOptions& options, at::ScalarType dtype, double tolerance) {
+  const Shared shared;
+  const Tensor q = leaf(reference::random({400, 4, 8}, 1, dtype)),
+               k = leaf(reference::random({400, 2, 8}, 2, dtype)),
+               v = leaf(reference::random({400, 2, 8}, 3, dtype)),
+               dy = reference::random({400, 4, 8}, 4, dtype);
+  const Tensor rows = at::tensor(shared.rows, at::kLong),
+               places = at::tensor(shared.places, at::kLong);
+  std::vector<Tensor> wide;
+  for (const Tensor& x : {q, k, v}) wide.push_back(leaf(x.detach().to(at::kDouble)));
+  const auto whole = [&](const Tensor& x) { return x.index_select(0, rows); };
+  const Tensor y = attention(q, k, v, Segments(shared.starts, shared.parents), options),
+               expected = plain_attention(whole(wide[0]), whole(wide[1]), whole(wide[2]),
+                                          shared.whole_starts, options)
+                              .index_select(0, places);
+  const std::string name =
+      fmt::format("window {}, softcap {}, {}", options.window, options.softcap, toString(dtype));
+  expect_close(y, expected, tolerance, name);
+  const auto grads = gradients(y, dy, {q, k, v}),
+             expected_grads = gradients(expected, dy.to(at::kDouble), wide);
+  for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], expected_grads[i], tolerance, name);
+}
+
+TEST(SharedSegments, AreTheWholeSequences) {
+  for (const AttentionOptions& options : std::vector<AttentionOptions>{
+           {0.3, 0, 0.0}, {0.3, 400, 0.0}, {0.3, 7, 0.0}, {0.3, 160, 0.0}, {0.3, 0, 1.5}}) {
+    check_shared(options, at::kDouble, reference::kDoubleTolerance);
+    check_shared(options, at::kFloat, reference::kFloatTolerance);
+    check_shared(options, at::kBFloat16, 3e-2);
+  }
+}
+
 TEST(CachedAttention, WindowAndSoftcapEqualTheFullPass) {
   const Starts starts = {0, 60, 120}, prompts = {40, 3};
   const AttentionOptions options{0.3, 12, 1.5};

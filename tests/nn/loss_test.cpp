@@ -195,6 +195,31 @@ TEST(CrossEntropySum, LabelSmoothingAsTorchHasIt) {
   expect_close(nll, plain, reference::kDoubleTolerance, "nll");
 }
 
+/// Of either sign, with the float32 loop and without it.
+TEST(CrossEntropySum, WeightsOfTokens) {
+  for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) {
+    const double tolerance =
+        dtype == at::kDouble ? reference::kDoubleTolerance : reference::kFloatTolerance;
+    const Tensor hidden = leaf(reference::random({5, 4}, 1, dtype)),
+                 weight = leaf(reference::random({11, 4}, 2, dtype));
+    LossOptions options;
+    options.token_weights = at::tensor({0.5, -1.0, 0.0, 2.0, 0.25}, dtype);
+    Tensor nll;
+    options.token_nll = &nll;
+    const Tensor sum = cross_entropy_sum(hidden, {weight}, kTargets, options);
+    const Tensor plain =
+        at::cross_entropy_loss(hidden.matmul(weight.t()), kTargets, {}, at::Reduction::None);
+    const Tensor expected = plain.mul(options.token_weights).sum();
+    expect_close(sum, expected, tolerance, "sum");
+    expect_close(nll, plain, tolerance, "nll");
+    const Tensor one = at::ones({}, dtype);
+    const auto grads = gradients(sum, one, {hidden, weight}),
+               expected_grads = gradients(expected, one, {hidden, weight});
+    for (std::size_t i = 0; i < 2; ++i)
+      expect_close(grads[i], expected_grads[i], tolerance, "gradient");
+  }
+}
+
 TEST(CrossEntropySum, HeadWithLora) {
   const Tensor hidden = leaf(reference::random({5, 4}, 1)), weight = reference::random({11, 4}, 2);
   Lora lora;

@@ -10,6 +10,8 @@ namespace finetune {
 enum class Method { lora, full, adapter, ia3 };
 /// What the loss is.
 enum class Stage { sft, dpo, ipo, orpo, simpo, kto, reward };
+/// The loss of stage dpo.
+enum class PreferenceLoss { sigmoid, hinge, robust };
 /// How the frozen weights are stored.
 enum class Quantization { none, nf4, int8 };
 /// The type the model computes in; `automatic` is written `auto`.
@@ -130,6 +132,13 @@ template <>
 struct Choices<PrefixSharing> {
   static constexpr ChoiceWord<PrefixSharing> words[] = {
       {PrefixSharing::automatic, "auto"}, {PrefixSharing::on, "on"}, {PrefixSharing::off, "off"}};
+};
+
+template <>
+struct Choices<PreferenceLoss> {
+  static constexpr ChoiceWord<PreferenceLoss> words[] = {{PreferenceLoss::sigmoid, "sigmoid"},
+                                                         {PreferenceLoss::hinge, "hinge"},
+                                                         {PreferenceLoss::robust, "robust"}};
 };
 
 template <>

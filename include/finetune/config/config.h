@@ -142,7 +142,9 @@ struct Config {
   double label_smoothing = 0;
 
   // Preference stages.
+  PreferenceLoss loss_type = PreferenceLoss::sigmoid;
   double beta = 0.1;
+  double simpo_gamma = 0.5;
   std::optional<std::string> reference_adapter;
 
   // Evaluation, checkpoints, output.

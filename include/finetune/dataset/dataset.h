@@ -16,6 +16,7 @@ struct DatasetOptions {
   std::int64_t max_length = 2048;  ///< tokens; the caller has lowered it to the model's own limit
   Overlength overlength = Overlength::error;
   bool train_on_prompt = false;
+  bool pairs = false;                        ///< rows of a chosen and a rejected answer
   std::optional<std::string> system_prompt;  ///< for rows that bring none
   std::int64_t max_row_bytes = std::int64_t{64} << 20;
   std::uint64_t seed = 42;  ///< chooses the rows of a fractional weight

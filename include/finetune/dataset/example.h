@@ -34,6 +34,9 @@ struct RowText {
 struct Dataset {
   std::vector<std::string> files;  ///< paths as given in the configuration
   std::vector<Example> examples;
+  /// Examples that make a row and stay together: 1, or 2 where the chosen answer comes before the
+  /// rejected one.
+  std::int64_t examples_per_row = 1;
   std::vector<RowText> texts;  ///< one for each example when asked for (keep_texts), else empty
   std::string content_hash;    ///< of the files' bytes and everything that shapes the tokens
 
@@ -43,6 +46,9 @@ struct Dataset {
     std::int64_t tokens = 0, supervised_tokens = 0, longest = 0;
   } summary;
 
+  std::int64_t rows() const {
+    return static_cast<std::int64_t>(examples.size()) / examples_per_row;
+  }
   /// "data/train.jsonl:12"
   std::string where(const Example& example) const;
 };

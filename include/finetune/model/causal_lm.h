@@ -81,7 +81,7 @@ class CausalLM {
   bool recompute_blocks = false;
 
   /// input_ids [N] int64 of a ragged stream -> final hidden states [N, C] (after the last norm).
-  Tensor hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,
+  Tensor hidden_states(const Tensor& input_ids, const Segments& segments,
                        const ForwardContext& context) const;
   /// The same for generation: continues the sequences of `cache` and appends to it.
   Tensor hidden_states(const Tensor& input_ids, std::span<const std::int64_t> starts,
@@ -91,6 +91,10 @@ class CausalLM {
     return {tied() ? embed_tokens : lm_head, lm_head_bias, config.logit_scale, config.logit_softcap,
             head_lora};
   }
+
+  /// Empty when a segment that goes on where another ends gives what the whole sequence gives;
+  /// else why not.
+  std::string sharing_obstacle() const;
 
   /// Every linear of the blocks, in order.
   std::vector<Linear*> linears();
@@ -114,11 +118,11 @@ class CausalLM {
   bool quantized() const;
 
  private:
-  Tensor forward(const Tensor& input_ids, std::span<const std::int64_t> starts,
-                 const ForwardContext& context, KvCache* cache) const;
+  Tensor forward(const Tensor& input_ids, const Segments& segments, const ForwardContext& context,
+                 KvCache* cache) const;
   Tensor recompute_layers(Tensor x, const Pass& pass) const;
-  Tensor embed(const Tensor& input_ids, std::span<const std::int64_t> starts,
-               const ForwardContext& context, const KvCache* cache) const;
+  Tensor embed(const Tensor& input_ids, const Segments& segments,
+               std::span<const std::int64_t> first_positions, const ForwardContext& context) const;
 };
 
 /// How a model is loaded.

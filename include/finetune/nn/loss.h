@@ -24,6 +24,7 @@ struct LossOptions {
   ForwardContext context;        ///< for the dropout of the head's adapter
   double label_smoothing = 0.0;  ///< the share of every target that all tokens get alike, as
                                  ///< torch.nn.CrossEntropyLoss has it
+  Tensor token_weights = {};     ///< [M] float32: what each token's loss counts; undefined: 1
   Tensor* token_nll = nullptr;   ///< where to leave the plain cross-entropy of each token, [M]
                                  ///< float32 without gradient
 };

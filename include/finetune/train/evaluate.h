@@ -9,12 +9,19 @@
 
 namespace finetune {
 
+/// A sum, or a mean, and what the log calls it.
+struct NamedSum {
+  const char* name;
+  double value = 0;
+};
+
 /// Teacher-forced results over a data set.
 struct EvalResult {
   std::int64_t supervised_tokens = 0;
-  double loss = 0;            ///< mean nats over all supervised tokens
-  double token_accuracy = 0;  ///< fraction of supervised tokens with the largest logit
-  std::vector<double> nll;    ///< summed nats of each example, in the data set's order
+  double loss = 0;               ///< mean nats over all supervised tokens
+  double token_accuracy = 0;     ///< fraction of supervised tokens with the largest logit
+  std::vector<double> nll;       ///< summed nats of each example, in the data set's order
+  std::vector<NamedSum> extras;  ///< what else the stage measures, means
   double perplexity() const;
 };
 
@@ -23,8 +30,10 @@ struct EvalResult {
 std::vector<double> sum_by_example(const Dataset& dataset, std::span<const std::int64_t> indices,
                                    const Tensor& token_nll);
 
-/// Scores every example, `batch_size` at a time; the result does not depend on it. Stops early,
-/// with what was done so far, when interrupt_signal() is set.
-EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t batch_size);
+/// Scores every example, so many rows at a time; the result does not depend on that, nor on
+/// `share_prefixes`, with which what rows of a batch begin with alike is computed once. Stops
+/// early, with what was done so far, when interrupt_signal() is set.
+EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t rows_per_batch,
+                    bool share_prefixes = false);
 
 }  // namespace finetune

@@ -31,6 +31,9 @@ struct TrainInputs {
   std::vector<TrainableParameter> parameters;
   const Dataset& train_data;
   const Dataset* eval_data = nullptr;  ///< nullptr: none
+  /// The reference's log-probability of each example's answer, of both data sets; empty: the model
+  /// as it is before the first step makes them.
+  std::vector<double> reference = {}, eval_reference = {};
 };
 
 /// How to begin.

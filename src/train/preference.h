@@ -1,0 +1,45 @@
+#pragma once
+
+#include "finetune/config/config.h"
+#include "finetune/train/objective.h"
+#include "train/preference_loss.h"
+
+#include <vector>
+
+namespace finetune {
+
+/// Pairs of answers: the chosen one is to become likelier than the rejected one. Batches hold whole
+/// pairs, as plan_epoch makes them. `extras` have TRL's names: rewards/chosen, rewards/rejected,
+/// rewards/margins, rewards/accuracies, logps/chosen, logps/rejected.
+class PreferenceObjective : public Objective {
+ public:
+  /// `reference`: the log-probability of each example's answer in the reference, in the order of
+  /// the data set; empty where the stage has none.
+  PreferenceObjective(const PreferenceSettings& settings, std::vector<double> reference)
+      : settings_(settings), reference_(std::move(reference)) {}
+
+  /// Pairs.
+  std::int64_t count(const Dataset& dataset, std::span<const std::int64_t> examples) const override;
+  LossSum loss(const CausalLM& model, const Batch& batch,
+               const ForwardContext& context) const override;
+  EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t rows_per_batch,
+                      bool share_prefixes) const override;
+  /// The same from log-probabilities that are known, one for each example of the data set.
+  EvalResult judge(const Dataset& dataset, const std::vector<double>& log_probabilities) const;
+
+ private:
+  PairScores pair_scores(std::span<const std::int64_t> examples, const Tensor& log_probabilities,
+                         const Tensor& tokens) const;
+
+  PreferenceSettings settings_;
+  std::vector<double> reference_;
+};
+
+PreferenceSettings preference_settings(const Config& config);
+
+/// The log-probability of every example's answer as the model stands. Shorter than the data set
+/// when interrupt_signal() is set.
+std::vector<double> answer_log_probabilities(const CausalLM& model, const Dataset& dataset,
+                                             std::int64_t rows_per_batch, bool share_prefixes);
+
+}  // namespace finetune
