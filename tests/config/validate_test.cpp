@@ -61,7 +61,6 @@ INSTANTIATE_TEST_SUITE_P(
         Missing{"prefix_sharing: on", "prefix_sharing: on is not in this version"},
         Missing{"reference_adapter: runs/a",
                 "reference_adapter: runs/a is not in this version; leave it out"},
-        Missing{"on_nonfinite: skip", "on_nonfinite: skip is not in this version; it has: stop"},
         Missing{"eval_datasets: [{path: b, template: x}]",
                 "eval_datasets (b): template: x is not in this version; leave it out"}));
 
