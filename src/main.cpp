@@ -3,6 +3,7 @@
 #include "finetune/commands/commands.h"
 
 #include <CLI/CLI.hpp>
+#include <c10/util/Logging.h>
 
 #include <malloc.h>
 #include <unistd.h>
@@ -96,6 +97,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   limit_spinning(argc, argv);
   keep_memory();
+  FLAGS_caffe2_use_fatal_for_enforce = false;  // a failed allocation is an error, not an abort
   const int code = run(argc, argv);
   std::cout.flush();
   std::fflush(nullptr);

@@ -1,5 +1,7 @@
 #include "finetune/base/file.h"
 
+#include "finetune/base/write_fault.h"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -52,7 +54,7 @@ int open_regular(const fs::path& path, ErrorKind kind, std::size_t& size) {
 
 void write_all(int fd, const fs::path& path, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
+    const ssize_t written = write_fault() ? -1 : ::write(fd, bytes.data(), bytes.size());
     if (written < 0) {
       if (errno == EINTR) continue;
       fail_write(path, "writing");
@@ -116,15 +118,18 @@ void write_file_atomically(const fs::path& path,
                            const std::function<void(const WriteBytes&)>& fill) {
   const fs::path temporary = path.string() + ".tmp";
   try {
-    const Descriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    const Descriptor fd(
+        write_fault() ? -1
+                      : ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
     if (fd.get() < 0) fail_write(temporary, "creating");
     fill([&](std::span<const std::byte> bytes) { write_all(fd.get(), temporary, bytes); });
-    if (::fsync(fd.get()) != 0) fail_write(temporary, "flushing");
+    if (write_fault() || ::fsync(fd.get()) != 0) fail_write(temporary, "flushing");
+    if (write_fault() || ::rename(temporary.c_str(), path.c_str()) != 0)
+      fail_write(path, "renaming");
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;
   }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) fail_write(path, "renaming");
   flush_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
 }
 
@@ -136,10 +141,55 @@ void write_file_atomically(const fs::path& path, std::string_view content) {
 
 void make_folder(const fs::path& path) {
   std::error_code code;
-  fs::create_directories(path, code);
+  if (write_fault()) {
+    code.assign(errno, std::generic_category());
+  } else {
+    fs::create_directories(path, code);
+  }
   if (code) {
     fail(ErrorKind::resource, "{}: the folder cannot be created: {}", path.string(),
          code.message());
+  }
+  flush_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
+void remove_path(const fs::path& path) {
+  std::error_code code;
+  if (write_fault()) {
+    code.assign(errno, std::generic_category());
+  } else {
+    fs::remove_all(path, code);
+  }
+  if (code) fail(ErrorKind::resource, "{}: cannot be removed: {}", path.string(), code.message());
+}
+
+AppendFile::AppendFile(const fs::path& path) : path_(path) { open(); }
+
+AppendFile::~AppendFile() { ::close(fd_); }
+
+void AppendFile::open() {
+  const int fd =
+      write_fault() ? -1 : ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (fd < 0) fail_write(path_, "opening");
+  if (fd_ >= 0) ::close(fd_);
+  fd_ = fd;
+}
+
+void AppendFile::append(std::string_view piece) {
+  struct stat named {};
+  struct stat opened {};
+  if (::fstat(fd_, &opened) != 0) fail_write(path_, "reading the size");
+  const bool same = ::stat(path_.c_str(), &named) == 0 && named.st_ino == opened.st_ino &&
+                    named.st_dev == opened.st_dev;
+  if (!same) {
+    open();
+    if (::fstat(fd_, &opened) != 0) fail_write(path_, "reading the size");
+  }
+  try {
+    write_all(fd_, path_, std::as_bytes(std::span(piece.data(), piece.size())));
+  } catch (const Error&) {
+    if (::ftruncate(fd_, opened.st_size) != 0) fail_write(path_, "taking back half a piece");
+    throw;
   }
 }
 

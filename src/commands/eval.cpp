@@ -282,7 +282,7 @@ void run_eval(const EvalOptions& options) {
   if (options.config.show_config) return write_output("-", show_config(config));
   validate(config, ConfigUse::eval);
   prepare_process(config);
-  catch_interrupts();
+  catch_interrupts(config.interrupt_grace_seconds);
   Evaluation evaluation(options, config);
   evaluation.run();
   if (interrupt_signal() != 0) {

@@ -172,7 +172,7 @@ void run_generate(const GenerateVerbOptions& options) {
   std::vector<SavedAdapter> adapters;  // read first: a wrong path is told before the work
   for (const std::string& path : options.adapters) adapters.push_back(read_adapter(path));
   CausalLM model = load_base(config, ModelUse::eval);
-  catch_interrupts();
+  catch_interrupts(config.interrupt_grace_seconds);
   const Answers answers(options, text, conversations);
   if (adapters.empty()) answers.print(model, "");
   for (std::size_t i = 0; i < adapters.size(); ++i) {

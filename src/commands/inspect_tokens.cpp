@@ -43,7 +43,7 @@ std::string parse_line(const std::string& line, std::size_t number) {
          value.type_name());
   } catch (const json::exception& error) {
     fail(ErrorKind::data, "standard input:{}: a line is one JSON string in UTF-8 ({})", number,
-         error.what());
+         without_exception_name(error.what()));
   }
 }
 

@@ -6,6 +6,7 @@
 #include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
 #include "finetune/dataset/dataset.h"
+#include "finetune/dataset/overlap.h"
 #include "finetune/train/evaluate.h"
 #include "finetune/train/trainer.h"
 
@@ -37,6 +38,21 @@ void tell(const char* name, const Dataset& dataset) {
            format_count(s.longest), note);
 }
 
+/// Not wrong, and rarely meant.
+void tell_overlap(const Data& data) {
+  const RowOverlap overlap = find_overlap(data.train, data.eval ? &*data.eval : nullptr);
+  if (overlap.repeated > 0)
+    log_info("data", "{} training rows say what an earlier one says, the first is {}",
+             format_count(overlap.repeated), overlap.first_repeated);
+  if (overlap.shared > 0)
+    log_warning("data",
+                "{} of the {} evaluation rows are training rows too, the first is {}; their loss "
+                "tells nothing of new text",
+                format_count(overlap.shared),
+                format_count(static_cast<std::int64_t>(data.eval->examples.size())),
+                overlap.first_shared);
+}
+
 Data open_data(const Config& config, const TextTools& text, const ModelConfig& model) {
   const DatasetOptions options = dataset_options(config, model.longest_sequence());
   Data data;
@@ -50,6 +66,7 @@ Data open_data(const Config& config, const TextTools& text, const ModelConfig& m
   }
   tell("train", data.train);
   if (data.eval) tell("eval", *data.eval);
+  tell_overlap(data);
   return data;
 }
 
@@ -97,6 +114,8 @@ void print_report(const TrainReport& report, const RunDir& run, const Config& co
   std::string text = fmt::format("{} of {} steps in {}", report.steps, report.total_steps,
                                  format_seconds(report.seconds));
   if (report.stopped_early) text += ", stopped early";
+  if (report.nonfinite_steps > 0)
+    text += fmt::format(", {} left out because they were not finite", report.nonfinite_steps);
   text += "\n";
   if (report.first_eval_loss > 0)
     text += fmt::format("eval loss before training  {:.4f}\n", report.first_eval_loss);
@@ -127,7 +146,7 @@ void run_train(const TrainOptions& options) {
     return;
   }
   write_file_atomically(run->path() / kConfigFile, resolved_yaml(config));
-  catch_interrupts();
+  catch_interrupts(config.interrupt_grace_seconds);
   Trainer trainer({config, model, parameters, data.train, data.eval ? &*data.eval : nullptr,
                    reference.train, reference.eval},
                   *run);

@@ -265,9 +265,17 @@ void visit_run_fields(C& c, V&& v) {
           .range = at_least(0)},
     c.disk_retry_seconds);
   v(Field{.key = "on_nonfinite",
-          .help = "What a loss or gradient that is not finite does. It is never applied.",
-          .has = {"stop"}},
+          .help = "What a loss or gradient that is not finite does. It is never applied. `stop` "
+                  "ends the run with exit code 6; `skip` leaves the step out; `rollback` also puts "
+                  "weights and optimizer back to the last checkpoint. After three such steps in a "
+                  "row the run stops whatever it says."},
     c.on_nonfinite);
+  v(Field{.key = "interrupt_grace_seconds",
+          .help = "After SIGINT or SIGTERM the run saves a checkpoint and ends; after this many "
+                  "seconds it ends without. Keep it below the terminationGracePeriodSeconds of a "
+                  "pod.",
+          .range = between(1, 86400)},
+    c.interrupt_grace_seconds);
   v(Field{.key = "num_threads",
           .help = "CPU threads.",
           .range = between(1, 4096),

@@ -244,6 +244,12 @@ class CrossChecks {
                       "gradient_accumulation_steps is {}; expected 1",
                       c_.gradient_accumulation_steps));
     }
+    if (c_.on_nonfinite != OnNonfinite::stop) {
+      add("on_nonfinite", fmt::format("on_nonfinite: {} takes a step back, and "
+                                      "optimizer_in_backward applies parts of it before the rest "
+                                      "is known; expected stop",
+                                      to_string(c_.on_nonfinite)));
+    }
     if (c_.max_grad_norm > 0) {
       add("optimizer_in_backward",
           fmt::format("optimizer_in_backward applies a gradient before the others are there, and "

@@ -271,7 +271,9 @@ std::string cache_key(const std::vector<DatasetSpec>& specs, const Tokenizer& to
                   options.train_on_prompt, options.seed,
                   nlohmann::json(options.system_prompt.value_or("")).dump());
   for (const DatasetSpec& spec : specs) {
-    if (!std::filesystem::is_regular_file(spec.path)) return "";  // reading says what is wrong
+    std::error_code unreadable;
+    if (!std::filesystem::is_regular_file(spec.path, unreadable))
+      return "";  // reading says what is wrong
     identity += fmt::format("{} {} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format,
                             spec.weight, options.max_row_bytes, nlohmann::json(spec.fields).dump());
   }

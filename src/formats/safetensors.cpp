@@ -1,5 +1,7 @@
 #include "finetune/formats/safetensors.h"
 
+#include "finetune/base/text.h"
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <nlohmann/json.hpp>
@@ -60,13 +62,22 @@ bool checked_bytes(const std::vector<std::int64_t>& shape, std::uint64_t item, s
   return true;
 }
 
+/// The library would read a fraction as its whole part.
+template <typename T>
+std::vector<T> whole_numbers(const json& list) {
+  for (const json& number : list) {
+    if (!number.is_number_integer()) throw std::invalid_argument(number.dump());
+  }
+  return list.get<std::vector<T>>();
+}
+
 TensorInfo parse_entry(const fs::path& path, const std::string& name, const json& entry) {
   TensorInfo info;
   info.name = name;
   try {
     info.dtype = parse_dtype(path, name, entry.at("dtype").get<std::string>());
-    info.shape = entry.at("shape").get<std::vector<std::int64_t>>();
-    const auto offsets = entry.at("data_offsets").get<std::vector<std::uint64_t>>();
+    info.shape = whole_numbers<std::int64_t>(entry.at("shape"));
+    const auto offsets = whole_numbers<std::uint64_t>(entry.at("data_offsets"));
     if (offsets.size() != 2 || offsets[0] > offsets[1]) throw std::out_of_range("data_offsets");
     info.begin = offsets[0];
     info.end = offsets[1];
@@ -75,7 +86,7 @@ TensorInfo parse_entry(const fs::path& path, const std::string& name, const json
   } catch (const std::exception& error) {
     fail_file(path, fmt::format(
                         "the header's entry for tensor '{}' is not valid ({}); the file is damaged",
-                        name, error.what()));
+                        name, without_exception_name(error.what())));
   }
   std::uint64_t expected = 0;
   if (!checked_bytes(info.shape, c10::elementSize(info.dtype), expected) ||

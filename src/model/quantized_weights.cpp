@@ -3,6 +3,7 @@
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
 #include "finetune/base/log.h"
+#include "finetune/base/text.h"
 #include "finetune/model/placement.h"
 
 #include <ATen/ops/allclose.h>
@@ -92,7 +93,7 @@ void read_header(const json& state, const std::string& name, bool nested, Nf4Ten
     if (nested) weight.offset = static_cast<float>(state.at("nested_offset").get<double>());
   } catch (const json::exception& error) {
     fail_weight(name, fmt::format("has a {} that is not as bitsandbytes writes it ({})", kState + 1,
-                                  error.what()));
+                                  without_exception_name(error.what())));
   }
 }
 

@@ -26,7 +26,7 @@ JsonTokenizer::JsonTokenizer(TokenizerFile file, const TokenizerConfig& config,
     read(file, config);
   } catch (const json::exception& error) {
     fail(ErrorKind::model, "{}: {}; the file is not what `tokenizers` writes", where_,
-         error.what());
+         without_exception_name(error.what()));
   }
 }
 

@@ -1,6 +1,7 @@
 #include "text/tokenizer_config.h"
 
 #include "finetune/base/error.h"
+#include "finetune/base/text.h"
 #include "text/tokenizer_file.h"
 #include "text/utf8.h"
 
@@ -124,7 +125,7 @@ void read_if_there(const std::filesystem::path& path, const Read& read) {
     read(content);
   } catch (const json::exception& error) {
     fail(ErrorKind::model, "{}: {}; the file is not what transformers writes", path.string(),
-         error.what());
+         without_exception_name(error.what()));
   } catch (const std::logic_error& error) {  // std::stoi
     fail(ErrorKind::model, "{}: added_tokens_decoder has a key that is not an id ({})",
          path.string(), error.what());
@@ -149,7 +150,8 @@ json read_json_file(const std::filesystem::path& path) {
   try {
     return json::parse(text);
   } catch (const json::parse_error& error) {
-    refuse_json(path.string(), text, error.byte > 0 ? error.byte - 1 : 0, error.what());
+    refuse_json(path.string(), text, error.byte > 0 ? error.byte - 1 : 0,
+                std::string(without_exception_name(error.what())));
   }
 }
 

@@ -67,7 +67,7 @@ class Builder final : public nlohmann::json_sax<json> {
   bool parse_error(std::size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
     offset_ = position > 0 ? position - 1 : 0;
-    problem_ = error.what();
+    problem_ = without_exception_name(error.what());
     return false;
   }
 

@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -18,28 +19,63 @@ using nlohmann::ordered_json;
 
 namespace {
 
-constexpr int kStateVersion = 2;
+constexpr int kStateVersion = 3;
+constexpr const char* kChecksum = "checksum";
 
 /// Settings that do not change what is computed.
 const std::set<std::string, std::less<>> kFree = {"output_dir", "overwrite_output_dir",
-                                                  "save_total_limit", "disk_retry_seconds"};
+                                                  "save_total_limit", "disk_retry_seconds",
+                                                  "interrupt_grace_seconds"};
 
+/// The state without its checksum, which is checked.
 ordered_json read_state(const fs::path& path) {
   ordered_json state = ordered_json::parse(read_file(path, ErrorKind::model), nullptr, false);
-  if (!state.is_object()) fail(ErrorKind::model, "{}: expected a JSON object", path.string());
+  if (!state.is_object()) fail(ErrorKind::model, "its trainer_state.json is no JSON object");
+  if (state.value("version", 0) != kStateVersion)
+    fail(ErrorKind::model, "its trainer_state.json is of another version");
+  const std::string checksum = state.value(kChecksum, "");
+  state.erase(kChecksum);
+  if (content_hash(state.dump()) != checksum)
+    fail(ErrorKind::model, "its trainer_state.json is not as it was written");
   return state;
+}
+
+/// The files of a checkpoint besides its state, sorted.
+std::vector<std::string> payload(const fs::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name != kTrainerStateFile) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 /// Why the checkpoint cannot be used, or "".
 std::string damage(const fs::path& folder, const ordered_json& state) {
-  if (state.value("version", 0) != kStateVersion)
-    return "its trainer_state.json is of another version";
   for (const auto& [name, hash] : state.at("files").items()) {
     if (!fs::exists(folder / name)) return name + " is missing";
     if (file_hash(folder / name, ErrorKind::model) != hash.get<std::string>())
       return name + " is not as it was written";
   }
   return "";
+}
+
+/// Of every tensor its name, type, shape and first bytes: another model differs in all of them, and
+/// nothing more is read of a model of many gigabytes.
+std::string base_fingerprint(const fs::path& folder) {
+  constexpr std::size_t kBytes = 4096;
+  const WeightFolder weights(folder);
+  std::string identity;
+  for (const std::string& name : weights.names()) {
+    const TensorInfo& info = *weights.find(name);
+    const Tensor tensor = weights.tensor(name);
+    identity +=
+        fmt::format("{} {} {} {}\n", name, safetensors_dtype(info.dtype), format_shape(info.shape),
+                    content_hash(std::span(static_cast<const std::byte*>(tensor.const_data_ptr()),
+                                           std::min<std::size_t>(tensor.nbytes(), kBytes))));
+  }
+  return content_hash(identity);
 }
 
 void check_identity(const ordered_json& state, const RunIdentity& identity, const fs::path& folder,
@@ -77,6 +113,8 @@ TrainerState parse_state(const ordered_json& json) {
   state.best_step = json.at("best_step").get<std::int64_t>();
   state.evaluations_without_gain = json.at("evaluations_without_gain").get<std::int64_t>();
   state.evaluation_pending = json.at("evaluation_pending").get<bool>();
+  state.nonfinite_steps = json.at("nonfinite_steps").get<std::int64_t>();
+  state.nonfinite_in_a_row = json.at("nonfinite_in_a_row").get<std::int64_t>();
   return state;
 }
 
@@ -88,6 +126,7 @@ RunIdentity run_identity(const Config& config,
   for (const auto& [key, value] : config_values(config)) {
     if (!kFree.contains(key)) identity.values[key] = value;
   }
+  identity.values["content of model_name_or_path"] = base_fingerprint(config.model_name_or_path);
   for (const auto& [name, hash] : data_hashes) identity.values["content of " + name] = hash;
   return identity;
 }
@@ -108,10 +147,12 @@ void write_checkpoint(const RunDir& run, const TrainerState& state, const RunIde
   json["best_step"] = state.best_step;
   json["evaluations_without_gain"] = state.evaluations_without_gain;
   json["evaluation_pending"] = state.evaluation_pending;
+  json["nonfinite_steps"] = state.nonfinite_steps;
+  json["nonfinite_in_a_row"] = state.nonfinite_in_a_row;
   json["settings"] = identity.values;
-  for (const std::string& name : {artifact.weights_file(), std::string(kOptimizerFile)}) {
+  for (const std::string& name : payload(folder))
     json["files"][name] = file_hash(folder / name, ErrorKind::resource);
-  }
+  json[kChecksum] = content_hash(json.dump());
   write_file_atomically(folder / kTrainerStateFile, json.dump(2) + "\n");
 }
 
@@ -122,25 +163,30 @@ std::optional<TrainerState> restore_checkpoint(const RunDir& run, const RunIdent
   const std::vector<std::int64_t> steps = run.complete_checkpoints();
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     const fs::path folder = run.checkpoint(*step);
+    std::string problem;
     try {
       const ordered_json json = read_state(folder / kTrainerStateFile);
-      const std::string problem = damage(folder, json);
-      if (!problem.empty()) fail(ErrorKind::model, "{}", problem);
-      check_identity(json, identity, folder, allow_changed);
-      artifact.load_exact(folder);
-      optimizer.load(read_tensors(folder / kOptimizerFile), folder.string());
-      return parse_state(json);
+      problem = damage(folder, json);
+      if (problem.empty()) {
+        check_identity(json, identity, folder, allow_changed);
+        restore_values(folder, artifact, optimizer);
+        return parse_state(json);
+      }
     } catch (const ordered_json::exception& error) {
-      log_warning("resume", "{} cannot be used ({}); going back to the one before", folder.string(),
-                  error.what());
+      problem = without_exception_name(error.what());
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::model) throw;
-      log_warning("resume", "{} cannot be used ({}); going back to the one before", folder.string(),
-                  error.what());
+      problem = error.what();
     }
-    run.remove_checkpoint(*step);
+    log_warning("resume", "{} cannot be used ({}); it is kept as {}, and the one before is taken",
+                folder.string(), problem, run.set_aside(*step).filename().string());
   }
   return std::nullopt;
+}
+
+void restore_values(const fs::path& folder, const Artifact& artifact, Optimizer& optimizer) {
+  artifact.load_exact(folder);
+  optimizer.load(read_tensors(folder / kOptimizerFile), folder.string());
 }
 
 }  // namespace finetune

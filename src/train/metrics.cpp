@@ -5,6 +5,7 @@
 
 #include <sys/resource.h>
 
+#include <fstream>
 #include <sstream>
 
 namespace finetune {
@@ -12,7 +13,7 @@ namespace finetune {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-MetricsFile::MetricsFile(const fs::path& path, std::int64_t last_step) : path_(path) {
+MetricsFile::MetricsFile(const fs::path& path, std::int64_t last_step) {
   std::string kept;
   if (last_step >= 0 && fs::exists(path)) {
     std::istringstream lines(read_file(path, ErrorKind::resource));
@@ -24,14 +25,10 @@ MetricsFile::MetricsFile(const fs::path& path, std::int64_t last_step) : path_(p
     }
   }
   write_file_atomically(path, kept);
-  file_.open(path, std::ios::app);
-  if (!file_) fail(ErrorKind::resource, "{}: cannot be opened for writing", path.string());
+  file_.emplace(path);
 }
 
-void MetricsFile::write(const ordered_json& line) {
-  file_ << line.dump() << '\n' << std::flush;
-  if (!file_) fail(ErrorKind::resource, "{}: cannot be written; is the disk full?", path_.string());
-}
+void MetricsFile::write(const ordered_json& line) { file_->append(line.dump() + "\n"); }
 
 std::uint64_t peak_memory_bytes() {
   // Not getrusage first: its peak begins with that of the process that started this one.

@@ -1,10 +1,12 @@
 #pragma once
 
+#include "finetune/base/file.h"
+
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
+#include <optional>
 
 namespace finetune {
 
@@ -15,11 +17,11 @@ class MetricsFile {
   /// appends after them. Throws Error(resource).
   MetricsFile(const std::filesystem::path& path, std::int64_t last_step);
 
+  /// One line, whole or not at all. Throws Error(resource).
   void write(const nlohmann::ordered_json& line);
 
  private:
-  std::filesystem::path path_;
-  std::ofstream file_;
+  std::optional<AppendFile> file_;
 };
 
 /// The peak resident set of this process so far.

@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <algorithm>
 #include <cerrno>
@@ -20,6 +21,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kCheckpointPrefix = "checkpoint-";
+constexpr std::string_view kAsidePrefix = "damaged-checkpoint-";
 constexpr const char* kResultFiles[] = {
     kConfigFile,         kMetricsFile,           kModelWeightsFile,
     kAdapterWeightsFile, kBottleneckWeightsFile, kAdapterConfigFile};
@@ -67,12 +69,14 @@ RunDir::~RunDir() {
 
 void RunDir::lock() {
   const std::string file = (path_ / kLockFile).string();
-  lock_ = ::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-  if (lock_ < 0) fail(ErrorKind::resource, "{}: cannot be written: {}", file, std::strerror(errno));
-  if (::flock(lock_, LOCK_EX | LOCK_NB) == 0) return;
+  const int fd = ::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+  if (fd < 0) fail(ErrorKind::resource, "{}: cannot be written: {}", file, std::strerror(errno));
+  if (::flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    lock_ = fd;
+    return;
+  }
   const int reason = errno;
-  ::close(lock_);
-  lock_ = -1;
+  ::close(fd);
   if (reason == EWOULDBLOCK) {
     fail(ErrorKind::resource,
          "{}: another process is training into this folder; wait for it, or choose another "
@@ -90,7 +94,14 @@ bool RunDir::holds_run() const {
 
 void RunDir::remove_run() const {
   for (const std::int64_t step : checkpoints(path_)) remove_checkpoint(step);
-  for (const char* name : kResultFiles) fs::remove(path_ / name);
+  for (const char* name : kResultFiles) remove_path(path_ / name);
+  std::vector<fs::path> remains;
+  for (const auto& entry : fs::directory_iterator(path_)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kAsidePrefix) || name.starts_with(kNonfinitePrefix))
+      remains.push_back(entry.path());
+  }
+  for (const fs::path& path : remains) remove_path(path);
 }
 
 fs::path RunDir::checkpoint(std::int64_t step) const {
@@ -112,12 +123,34 @@ void RunDir::remove_incomplete_checkpoints() const {
 }
 
 void RunDir::remove_checkpoint(std::int64_t step) const {
+  remove_path(checkpoint(step) / kTrainerStateFile);
+  remove_path(checkpoint(step));
+}
+
+fs::path RunDir::set_aside(std::int64_t step) const {
+  const fs::path place = path_ / fmt::format("{}{}", kAsidePrefix, step);
+  remove_path(place);
   std::error_code error;
-  fs::remove(checkpoint(step) / kTrainerStateFile, error);
-  fs::remove_all(checkpoint(step), error);
+  fs::rename(checkpoint(step), place, error);
   if (error)
-    fail(ErrorKind::resource, "{}: cannot be removed: {}", checkpoint(step).string(),
-         error.message());
+    fail(ErrorKind::resource, "{}: cannot be moved to {}: {}", checkpoint(step).string(),
+         place.string(), error.message());
+  return place;
+}
+
+void RunDir::check_present() {
+  struct stat held {};
+  struct stat named {};
+  const bool same = ::fstat(lock_, &held) == 0 &&
+                    ::stat((path_ / kLockFile).c_str(), &named) == 0 &&
+                    held.st_ino == named.st_ino && held.st_dev == named.st_dev;
+  if (same) return;
+  std::error_code error;
+  if (!fs::is_directory(path_, error))
+    fail(ErrorKind::resource, "{}: the output folder has vanished", path_.string());
+  const int old = lock_;
+  lock();
+  ::close(old);
 }
 
 }  // namespace finetune

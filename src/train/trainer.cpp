@@ -10,8 +10,10 @@
 #include "train/artifact.h"
 #include "train/backward_updates.h"
 #include "train/checkpoint.h"
+#include "train/disk.h"
 #include "train/flat_parameters.h"
 #include "train/metrics.h"
+#include "train/nonfinite.h"
 #include "train/optimizer.h"
 #include "train/preference.h"
 #include "train/progress.h"
@@ -20,12 +22,10 @@
 #include "train/step_plan.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/isfinite.h>
 
 #include <chrono>
 #include <cmath>
 #include <optional>
-#include <set>
 
 namespace finetune {
 
@@ -35,6 +35,9 @@ using nlohmann::ordered_json;
 namespace {
 
 constexpr std::uint64_t kDropoutStream = 0x64726f70;
+constexpr std::int64_t kMostNonfiniteInARow = 3;
+constexpr std::int64_t kMostDumps = 3;
+constexpr std::uint64_t kMetricsLineBytes = 512;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -91,16 +94,19 @@ class Trainer::Loop {
     const auto begin = Clock::now();
     if (!make_objectives()) return report_;
     if (start.resume) restore(start.allow_changed);
+    check_disk();
     metrics_.emplace(run_.path() / kMetricsFile, restored_ ? state_.step : -1);
     if (!restored_ && eval_data_ != nullptr) report_.first_eval_loss = evaluate_now(0.0).loss;
+    // Where a rollback before the first checkpoint goes.
+    if (!restored_ && config_.on_nonfinite == OnNonfinite::rollback) save_checkpoint();
     if (state_.evaluation_pending) judge(evaluate_now(plan_.step(state_.step).epoch));
     Progress progress(plan_.total_steps(), state_.step);
     progress_ = &progress;
     while (state_.step < plan_.total_steps() && !finished_early() && interrupt_signal() == 0) {
       const PlannedStep planned = plan_.step(state_.step + 1);
-      train_step(planned);
-      after_step(planned);
+      if (train_step(planned)) after_step(planned);
     }
+    if (interrupt_signal() != 0 && state_.step > 0 && last_saved_ != state_.step) save_checkpoint();
     progress.clear();
     progress_ = nullptr;
     if (interrupt_signal() == 0) save_final_result();
@@ -151,8 +157,29 @@ class Trainer::Loop {
     log_info("resume", "continuing after step {} of {}", state_.step, plan_.total_steps());
   }
 
-  /// One optimizer step: gradients of all micro-batches, check, clip, apply.
-  void train_step(const PlannedStep& planned) {
+  /// The whole run's checkpoints and result, as far as they are not there already.
+  void check_disk() const {
+    std::uint64_t state_bytes = 0;
+    for (const auto& [name, tensor] : optimizer_.state()) state_bytes += tensor.nbytes();
+    const auto values = static_cast<std::uint64_t>(
+        config_.method == Method::full ? model_.parameter_count() : parameters_.size());
+    const std::uint64_t checkpoint = 4 * values + state_bytes;
+    const auto steps = static_cast<std::uint64_t>(plan_.total_steps());
+    // The oldest one is removed when the newest is whole.
+    const std::uint64_t count =
+        std::min<std::uint64_t>(static_cast<std::uint64_t>(config_.save_total_limit) + 1, steps);
+    const std::uint64_t lines =
+        steps / static_cast<std::uint64_t>(config_.logging_steps) * kMetricsLineBytes;
+    const std::uint64_t total = count * checkpoint + 4 * values + lines,
+                        present = folder_bytes(run_.path());
+    check_free_space(run_.path(), total > present ? total - present : 0,
+                     fmt::format("{} checkpoints of {}, the result and metrics", count,
+                                 format_bytes(checkpoint)));
+  }
+
+  /// One optimizer step: gradients of all micro-batches, check, clip, apply. False when an
+  /// interrupt came in the middle: nothing has changed then.
+  bool train_step(const PlannedStep& planned) {
     const auto begin = Clock::now();
     const std::int64_t step = state_.step + 1;
     const std::int64_t count = count_of(planned), supervised = supervised_tokens(planned);
@@ -163,31 +190,43 @@ class Trainer::Loop {
     double loss = 0;
     std::int64_t tokens = 0;
     for (std::size_t micro = 0; micro < planned.micro_batches.size(); ++micro) {
+      if (micro > 0 && interrupt_signal() != 0) return false;
       const Batch batch =
           make_batch(train_data_, planned.micro_batches[micro], share_prefixes_).to(model_.device);
-      const ForwardContext context{
-          true,
-          mix_seed({static_cast<std::uint64_t>(config_.seed), kDropoutStream,
-                    static_cast<std::uint64_t>(step), micro}),
-          config_.neftune_noise_alpha};
+      const ForwardContext context = context_of(step, micro);
       const LossSum result = objective_->loss(model_, batch, context);
       sources_.add(batch, result.token_nll);
       add_extras(result.extras, count);
       const Tensor mean = result.sum / static_cast<double>(count);
       loss += mean.item<double>();
       // Before the backward pass, which may apply what it finds.
-      if (!std::isfinite(loss)) stop_nonfinite(planned, fmt::format("the loss is {}", loss));
+      if (!std::isfinite(loss)) {
+        leave_out(planned, micro, fmt::format("the loss is {}", loss), "");
+        return true;
+      }
       mean.backward();
       tokens += batch.tokens;
     }
     const double norm =
         in_backward_ ? in_backward_->finish() : clip_gradients(parameters_, config_.max_grad_norm);
-    if (!std::isfinite(norm))
-      stop_nonfinite(planned, "the gradient of " + first_nonfinite_gradient() + " is not finite");
+    if (!std::isfinite(norm)) {
+      const std::string name = nonfinite_parameter();
+      leave_out(planned, 0, "the gradient of " + name + " is not finite", name);
+      return true;
+    }
     if (!in_backward_) optimizer_.step(step, rate);
     state_.step = step;
+    state_.nonfinite_in_a_row = 0;
     report_.tokens += tokens;
     tell_step({step, planned.epoch, loss, rate, tokens, seconds_since(begin)}, norm, supervised);
+    return true;
+  }
+
+  ForwardContext context_of(std::int64_t step, std::size_t micro) const {
+    return {true,
+            mix_seed({static_cast<std::uint64_t>(config_.seed), kDropoutStream,
+                      static_cast<std::uint64_t>(step), micro}),
+            config_.neftune_noise_alpha};
   }
 
   void begin_gradients(std::int64_t step, double rate) {
@@ -215,7 +254,15 @@ class Trainer::Loop {
     for (const NamedSum& extra : extras_) line[extra.name] = extra.value;
     if (const ordered_json means = sources_.means(); !means.is_null())
       line["loss_by_source"] = means;
-    metrics_->write(line);
+    write_metrics(line);
+  }
+
+  void write_metrics(const ordered_json& line) {
+    save_patiently(fmt::format("a line of {} for step {}", kMetricsFile, state_.step),
+                   config_.disk_retry_seconds, [&] {
+                     run_.check_present();
+                     metrics_->write(line);
+                   });
   }
 
   /// Evaluation, then checkpoint: what a checkpoint of step n says includes the evaluation at step
@@ -257,7 +304,7 @@ class Trainer::Loop {
     }
     log_info("eval", "step {}: loss {:.4f}, {} ({})", state_.step, result.loss, text,
              format_seconds(seconds));
-    metrics_->write(line);
+    write_metrics(line);
   }
 
   /// Keeps the state in the run folder when it is the best so far.
@@ -269,7 +316,7 @@ class Trainer::Loop {
       state_.best_eval_loss = result.loss;
       state_.best_step = state_.step;
       state_.evaluations_without_gain = 0;
-      if (keep_best_) artifact_.save_result(run_.path());
+      if (keep_best_) save_result();
     } else {
       ++state_.evaluations_without_gain;
     }
@@ -281,15 +328,27 @@ class Trainer::Loop {
   }
 
   void save_checkpoint() {
-    write_checkpoint(run_, state_, identity_, artifact_, optimizer_);
+    save_patiently(fmt::format("the checkpoint of step {}", state_.step),
+                   config_.disk_retry_seconds, [&] {
+                     run_.check_present();
+                     write_checkpoint(run_, state_, identity_, artifact_, optimizer_);
+                     const std::vector<std::int64_t> steps = run_.complete_checkpoints();
+                     const auto limit = static_cast<std::size_t>(config_.save_total_limit);
+                     for (std::size_t i = 0; i + limit < steps.size(); ++i)
+                       run_.remove_checkpoint(steps[i]);
+                   });
     last_saved_ = state_.step;
-    const std::vector<std::int64_t> steps = run_.complete_checkpoints();
-    const auto limit = static_cast<std::size_t>(config_.save_total_limit);
-    for (std::size_t i = 0; i + limit < steps.size(); ++i) run_.remove_checkpoint(steps[i]);
+  }
+
+  void save_result() {
+    save_patiently("the result", config_.disk_retry_seconds, [&] {
+      run_.check_present();
+      artifact_.save_result(run_.path());
+    });
   }
 
   void save_final_result() {
-    if (!keep_best_ || state_.best_step == 0) artifact_.save_result(run_.path());
+    if (!keep_best_ || state_.best_step == 0) save_result();
   }
 
   void add_extras(const std::vector<NamedSum>& sums, std::int64_t count) {
@@ -317,12 +376,10 @@ class Trainer::Loop {
     return count;
   }
 
-  std::string first_nonfinite_gradient() const {
-    if (in_backward_)
-      return in_backward_->nonfinite().empty() ? "all parameters" : in_backward_->nonfinite();
-    const Tensor bad = parameters_.gradients().isfinite().logical_not().nonzero();
-    return bad.numel() == 0 ? "the sum of all parameters"
-                            : parameters_.name_at(bad.flatten()[0].item<std::int64_t>());
+  std::string nonfinite_parameter() const {
+    const std::string name =
+        in_backward_ ? in_backward_->nonfinite() : first_nonfinite_gradient(parameters_);
+    return name.empty() ? "the sum of all parameters" : name;
   }
 
   /// Saves the state before this step, unless the backward pass has changed it already, and says
@@ -333,25 +390,77 @@ class Trainer::Loop {
     const std::string place =
         last_saved_ > 0 ? run_.checkpoint(last_saved_).string() : "the base model";
     if (!changed)
-      return "nothing of this step was applied, and the state before it is " +
+      return "Nothing of this step was applied, and the state before it is " +
              std::string(last_saved_ > 0 ? "saved in " : "") + place;
     return "optimizer_in_backward had applied the gradients before it, so this state was not "
            "saved; the last good one is " +
            place;
   }
 
-  [[noreturn]] void stop_nonfinite(const PlannedStep& planned, const std::string& what) {
+  /// A step whose loss or gradient is not finite: told, kept for repetition, and left out or the
+  /// end of the run. `place`: where it appeared, or "" for this to find out.
+  void leave_out(const PlannedStep& planned, std::size_t micro, const std::string& what,
+                 const std::string& place) {
     progress_->clear();
-    const std::string kept = keep_last_good_state();
-    std::set<std::string> rows;
-    for (const auto& micro_batch : planned.micro_batches) {
-      for (const std::int64_t index : micro_batch)
-        rows.insert(train_data_.where(train_data_.examples[static_cast<std::size_t>(index)]));
+    Nonfinite found{state_.step + 1, micro, what, place, {}, false};
+    const Batch batch = make_batch(train_data_, planned.micro_batches[micro]).to(model_.device);
+    const ForwardContext context = context_of(found.step, micro);
+    std::vector<std::int64_t> indices = planned.micro_batches[micro];
+    if (place.empty()) {
+      found.place = first_nonfinite_place(model_, batch, context);
+    } else {
+      for (std::size_t i = 0; i < planned.micro_batches.size(); ++i) {
+        if (i != micro)
+          indices.insert(indices.end(), planned.micro_batches[i].begin(),
+                         planned.micro_batches[i].end());
+      }
     }
+    find_rows(model_, train_data_, indices, found);
+    const std::string told =
+        fmt::format("step {}: {}; {}{}. {}:\n{}", found.step, what,
+                    place.empty() ? "it first appears in " + found.place + "; " : "",
+                    dump(found, batch, context),
+                    found.rows_are_culprits ? "Rows that are not finite by themselves"
+                                            : "The rows of this step",
+                    join_problems(found.rows));
+    if (config_.on_nonfinite == OnNonfinite::stop) stop_nonfinite(told);
+    ++state_.nonfinite_steps;
+    if (++state_.nonfinite_in_a_row > kMostNonfiniteInARow)
+      stop_nonfinite(
+          fmt::format("{} steps in a row are not finite; {}", state_.nonfinite_in_a_row, told));
+    const bool back = config_.on_nonfinite == OnNonfinite::rollback;
+    if (back)
+      restore_values(run_.checkpoint(run_.complete_checkpoints().back()), artifact_, optimizer_);
+    log_warning("train", "{}\nThe step is left out{} (on_nonfinite: {})", told,
+                back ? fmt::format(", weights and optimizer are those of {} again",
+                                   run_.checkpoint(run_.complete_checkpoints().back()).string())
+                     : "",
+                to_string(config_.on_nonfinite));
+    state_.step = found.step;
+    write_metrics({{"step", found.step},
+                   {"epoch", planned.epoch},
+                   {"nonfinite", what},
+                   {"on_nonfinite", to_string(config_.on_nonfinite)}});
+  }
+
+  /// Writes what repeats the step, for the first ones of a run; returns where it is.
+  std::string dump(const Nonfinite& found, const Batch& batch, const ForwardContext& context) {
+    if (state_.nonfinite_steps >= kMostDumps) return "no further batch is kept";
+    const std::filesystem::path folder =
+        run_.path() / fmt::format("{}{}", kNonfinitePrefix, found.step);
+    save_patiently("the batch of " + folder.string(), config_.disk_retry_seconds, [&] {
+      run_.check_present();
+      write_dump(folder, found, batch, context.seed);
+      if (config_.method != Method::full) artifact_.save_exact(folder);
+    });
+    return "its batch is kept in " + folder.string();
+  }
+
+  [[noreturn]] void stop_nonfinite(const std::string& told) {
     fail(ErrorKind::training,
-         "step {}: {}; {}. The rows of this step:\n{}\nTry a lower learning_rate, more warm-up, or "
-         "dtype: float32, and look at these rows",
-         state_.step + 1, what, kept, join_problems({rows.begin(), rows.end()}));
+         "{}\n{}. Try a lower learning_rate, more warm-up, or dtype: float32, and look at these "
+         "rows; on_nonfinite: skip leaves such steps out",
+         told, keep_last_good_state());
   }
 
   void fill_report(double seconds) {
@@ -362,6 +471,7 @@ class Trainer::Loop {
     report_.best_step = state_.best_step;
     report_.seconds = seconds;
     report_.stopped_early = finished_early();
+    report_.nonfinite_steps = state_.nonfinite_steps;
   }
 
   const Config& config_;

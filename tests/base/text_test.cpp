@@ -10,7 +10,8 @@ namespace {
 TEST(Nearest, FindsATypingSlipAndNothingFarAway) {
   const std::vector<std::string> keys = {"lora_rank", "learning_rate", "seed"};
   EXPECT_EQ(nearest("lora_rnak", keys), "lora_rank");
-  EXPECT_EQ(nearest("sede", keys), "");  // two edits of four letters are too far
+  EXPECT_EQ(nearest("sede", keys), "seed");  // a swap of neighbours is one edit
+  EXPECT_EQ(nearest("sxxd", keys), "");      // two edits of four letters are too far
   EXPECT_EQ(nearest("banana", keys), "");
 }
 

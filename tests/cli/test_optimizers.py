@@ -74,7 +74,7 @@ def test_nonfinite_gradient(tmp_path, keys, in_backward):
         assert "optimizer_in_backward had applied the gradients before it" in done.stderr
         assert "the last good one is the base model" in done.stderr
     else:
-        assert "nothing of this step was applied, and the state before it is the base model" in done.stderr
+        assert "Nothing of this step was applied, and the state before it is the base model" in done.stderr
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
@@ -82,7 +82,7 @@ def test_nonfinite_loss_applies_nothing(tmp_path, keys):
     """A rate so high that the second loss is not finite: the state after the first step is saved."""
     keys.update(LEAN, pure_bf16=False, optim="sgd", learning_rate=1e30, save_steps=100, lr_scheduler_type="constant")
     done = run(*train_arguments(tmp_path, **keys), expect=6)
-    assert "nothing of this step was applied, and the state before it is saved in" in done.stderr
+    assert "Nothing of this step was applied, and the state before it is saved in" in done.stderr
     assert (tmp_path / "out/checkpoint-1/model.safetensors").exists()
 
 

@@ -58,7 +58,6 @@ INSTANTIATE_TEST_SUITE_P(
     All, NotInThisVersion,
     ::testing::Values(
         Missing{"stage: kto", "stage: kto is not in this version; it has: sft, dpo"},
-        Missing{"on_nonfinite: skip", "on_nonfinite: skip is not in this version; it has: stop"},
         Missing{"eval_datasets: [{path: b, template: x}]",
                 "eval_datasets (b): template: x is not in this version; leave it out"}));
 

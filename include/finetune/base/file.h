@@ -49,6 +49,29 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 /// Creates the folder and its parents. Throws Error(resource).
 void make_folder(const std::filesystem::path& path);
 
+/// Removes a file or a folder with all that is in it, where there is one. Throws Error(resource).
+void remove_path(const std::filesystem::path& path);
+
+/// A file that grows by whole pieces: of a piece that the disk refuses nothing stays behind.
+class AppendFile {
+ public:
+  /// Opens the file, or makes it. Throws Error(resource).
+  explicit AppendFile(const std::filesystem::path& path);
+  ~AppendFile();
+  AppendFile(const AppendFile&) = delete;
+  AppendFile& operator=(const AppendFile&) = delete;
+
+  /// Appends; when the file was moved or removed meanwhile, to a new one under its name. Throws
+  /// Error(resource).
+  void append(std::string_view piece);
+
+ private:
+  void open();
+
+  std::filesystem::path path_;
+  int fd_ = -1;
+};
+
 /// 128-bit XXH3 of the bytes as 32 hexadecimal digits. Finds damage and change, not malice.
 std::string content_hash(std::span<const std::byte> bytes);
 std::string content_hash(std::string_view text);

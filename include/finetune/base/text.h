@@ -21,6 +21,9 @@ std::string format_seconds(double seconds);
 /// 1234567 -> "1,234,567".
 std::string format_count(std::int64_t count);
 
+/// An exception's text without the name of its library: "[json.exception.x.1] what" is "what".
+std::string_view without_exception_name(std::string_view what);
+
 /// Joins with a separator.
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
 

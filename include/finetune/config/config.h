@@ -158,7 +158,8 @@ struct Config {
   bool overwrite_output_dir = false;
   std::int64_t disk_retry_seconds = 600;
   OnNonfinite on_nonfinite = OnNonfinite::stop;
-  std::optional<std::int64_t> num_threads;  ///< absent: all cores this process may use
+  std::int64_t interrupt_grace_seconds = 20;  ///< from SIGINT or SIGTERM to the end of the process
+  std::optional<std::int64_t> num_threads;    ///< absent: all cores this process may use
 
   /// Key -> where its value comes from: "lora.yaml:3" or "command line". A key at its default, or
   /// given as null, is not in it.

@@ -14,6 +14,8 @@ constexpr const char* kModelWeightsFile = "model.safetensors";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
 constexpr const char* kTrainerStateFile = "trainer_state.json";
 constexpr const char* kLockFile = ".lock";
+/// Folders of what is needed to repeat a step whose loss or gradient was not finite.
+constexpr const char* kNonfinitePrefix = "nonfinite-step-";
 
 /// How a run treats what is in its folder.
 enum class RunStart { fresh, overwrite, resume };
@@ -35,6 +37,11 @@ class RunDir {
   std::vector<std::int64_t> complete_checkpoints() const;
   /// Removes checkpoints that a killed process left half written.
   void remove_incomplete_checkpoints() const;
+  /// Moves one out of the way, so that it is neither used nor counted; returns its new place.
+  std::filesystem::path set_aside(std::int64_t step) const;
+  /// Throws Error(resource) when the folder has vanished since it was locked. One that is there
+  /// again under the same name is locked anew.
+  void check_present();
   /// Removes one, so that it is never half there: its trainer_state.json goes first.
   void remove_checkpoint(std::int64_t step) const;
 

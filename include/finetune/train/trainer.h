@@ -22,6 +22,7 @@ struct TrainReport {
   double seconds = 0;
   std::int64_t tokens = 0;  ///< read in this process
   bool stopped_early = false;
+  std::int64_t nonfinite_steps = 0;  ///< left out
 };
 
 /// What a run works on. All of it outlives the trainer.
@@ -50,9 +51,11 @@ class Trainer {
   ~Trainer();
 
   /// Trains to the end, or until interrupt_signal(), which is obeyed after saving a checkpoint. The
-  /// best state (or the last, as configured) is in the run folder afterwards. Throws
-  /// Error(training) when loss or gradient is not finite: it is not applied, and the state before
-  /// that step is saved as a checkpoint, unless optimizer_in_backward has changed it already.
+  /// best state (or the last, as configured) is in the run folder afterwards. A loss
+  /// or gradient that is not finite is not applied; with on_nonfinite: stop, or after three such
+  /// steps in a row, throws Error(training), and the state before that step is saved as a
+  /// checkpoint, unless optimizer_in_backward has changed it already. Throws Error(resource) when
+  /// the disk refuses a write for disk_retry_seconds.
   TrainReport run(const TrainStart& start);
 
  private:
