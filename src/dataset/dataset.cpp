@@ -36,6 +36,7 @@ constexpr std::size_t kBlockRows = 512;  // read one after another, then tokeniz
 struct PendingRow {
   std::int64_t line = 0, element = 0;
   RowContent content;
+  RowText notes;                   ///< what evaluation wants of the row beside its content
   std::optional<Example> example;  ///< absent: dropped, or a problem
   std::optional<RowText> text;
   std::string problem;  ///< "" or the whole message
@@ -138,7 +139,10 @@ class DatasetReader {
     if (row) {
       pending.line = row->line;
       pending.element = row->element;
-      note_problem(pending, path, [&] { pending.content = format.read(row->value); });
+      note_problem(pending, path, [&] {
+        pending.content = format.read(row->value);
+        if (options_.keep_texts) pending.notes = read_notes(row->value);
+      });
     }
     block.push_back(std::move(pending));
     return true;
@@ -176,7 +180,12 @@ class DatasetReader {
     if (!fit_length(example, row)) return;
     example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1,
                       row.element == 0 ? row.line : row.element};
-    if (options_.keep_texts) row.text = row_text(content, tokenizer_, template_);
+    if (options_.keep_texts) {
+      row.text = row_text(content, tokenizer_, template_);
+      row.text->source = std::move(row.notes.source);
+      row.text->tags = std::move(row.notes.tags);
+      row.text->format_check = std::move(row.notes.format_check);
+    }
     row.example = std::move(example);
   }
 
