@@ -38,7 +38,9 @@ EvalRow answer_of(const JsonRow& row, const std::string& where, const std::strin
   const std::string nothing;
   const ordered_json& value = row.value;
   EvalRow answer;
-  answer.line = value.value("line", row.line);
+  const auto line = value.find("line");
+  const bool has_line = line != value.end() && line->is_number_integer();
+  answer.line = has_line ? line->get<std::int64_t>() : row.line;
   answer.prediction = text_of(value, "prediction", where, nullptr);
   answer.reference = text_of(value, "reference", where, nullptr);
   answer.prompt = text_of(value, "prompt", where, &nothing);

@@ -81,8 +81,12 @@ const VariantResult* base_of(const EvalReport& report, const VariantResult& resu
 Comparison compare(const VariantResult& base, const VariantResult& result) {
   Comparison comparison;
   const RowQuality quality = row_quality(result);
+  std::map<std::int64_t, const EvalRow*> by_line;
+  for (const EvalRow& row : base.rows) by_line.try_emplace(row.line, &row);
   for (std::size_t i = 0; i < result.rows.size(); ++i) {
-    const auto before = quality_of(base.rows[i], quality);
+    const auto found = by_line.find(result.rows[i].line);
+    if (found == by_line.end()) continue;
+    const auto before = quality_of(*found->second, quality);
     const auto after = quality_of(result.rows[i], quality);
     if (!before || !after || *before == *after) continue;
     ++(*after < *before ? comparison.worse : comparison.better);

@@ -108,8 +108,10 @@ std::string groups_text(const char* title, const Columns& columns,
   for (const auto& [name, first] : groups.front()) {
     std::vector<std::string> cells = {format_count(static_cast<std::int64_t>(first.size()))};
     for (const RowGroups& column : groups) {
-      const auto& rows = column.at(name);
-      cells.push_back(fmt::format("{:.4f}", group_loss(rows)));
+      const auto found = column.find(name);
+      const auto rows = found == column.end() ? std::vector<const EvalRow*>() : found->second;
+      const double loss = group_loss(rows);
+      cells.push_back(std::isfinite(loss) ? fmt::format("{:.4f}", loss) : "-");
       if (!quality.generated) continue;
       const auto estimates = group_estimates(rows, 0, seed);
       for (const Measure measure : {Measure::exact_match, Measure::chrf}) {
@@ -238,13 +240,14 @@ ordered_json comparison_json(const EvalReport& report, const VariantResult& resu
 }
 
 ordered_json result_json(const EvalReport& report, const VariantResult& result) {
-  ordered_json entry = {{"data", result.data},
-                        {"variant", result.variant},
-                        {"examples", result.rows.size()},
-                        {"supervised_tokens", result.result.supervised_tokens},
-                        {"loss", result.result.loss},
-                        {"perplexity", result.result.perplexity()},
-                        {"token_accuracy", result.result.token_accuracy}};
+  ordered_json entry = {
+      {"data", result.data}, {"variant", result.variant}, {"examples", result.rows.size()}};
+  if (result.result.supervised_tokens > 0) {  // not where answers alone were scored
+    entry["supervised_tokens"] = result.result.supervised_tokens;
+    entry["loss"] = result.result.loss;
+    entry["perplexity"] = result.result.perplexity();
+    entry["token_accuracy"] = result.result.token_accuracy;
+  }
   const auto estimates = group_estimates(all_rows(result), kResamples, report.seed);
   entry.update(measures_json(estimates));
   if (!estimates.empty()) entry["confidence_95"] = ordered_json::object();
