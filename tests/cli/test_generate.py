@@ -75,20 +75,16 @@ def chat(model, lines, *more):
                stdin="".join(line + "\n" for line in lines))
 
 
-def test_chat_from_a_pipe(model):
+def test_chat_from_a_pipe(tmp_path, model):
     """Two turns: the answers of the same conversation as messages."""
-    done = chat(model, ["pod", "node"], "--temperature", 0)
-    first, second = done.stdout.rstrip("\n").split("\n")[0], None
-    once = run("generate", "--model", model, "--prompt", "pod", "--max-new-tokens", 8, "--template", "chatml", "--json", "dtype=float32")
-    answer = json.loads(once.stdout)["completion"]
-    assert done.stdout.startswith(answer + "\n"), (first, second)
-    rest = done.stdout[len(answer) + 1:]
-    rows = {"messages": [{"role": "user", "content": "pod"}, {"role": "assistant", "content": answer}, {"role": "user", "content": "node"}]}
-    import pathlib, tempfile
-    with tempfile.TemporaryDirectory() as folder:
-        file = write_rows(pathlib.Path(folder) / "m.jsonl", [rows])
-        turn = run("generate", "--model", model, "--input", file, "--max-new-tokens", 8, "--template", "chatml", "--json", "dtype=float32")
-    assert rest == json.loads(turn.stdout)["completion"] + "\n"
+    def ask(*messages):
+        file = write_rows(tmp_path / "messages.jsonl", [{"messages": list(messages)}])
+        done = run("generate", "--model", model, "--input", file, "--max-new-tokens", 8, "--template", "chatml", "--json", "dtype=float32")
+        return json.loads(done.stdout)["completion"]
+    question = {"role": "user", "content": "pod"}
+    first = ask(question)
+    second = ask(question, {"role": "assistant", "content": first}, {"role": "user", "content": "node"})
+    assert chat(model, ["pod", "node"], "--temperature", 0).stdout == f"{first}\n{second}\n"
 
 
 def test_chat_commands(model, adapter):
