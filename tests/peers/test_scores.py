@@ -42,7 +42,7 @@ def score(tmp_path, pairs, *more):
     rows = [row if isinstance(row, dict) else {"prediction": row[0], "reference": row[1]} for row in pairs]
     file = write_rows(tmp_path / "answers.jsonl", rows)
     run("eval", "--answers", file, "--json", tmp_path / "s.json", "--predictions", tmp_path / "p.jsonl", *more)
-    scored = [json.loads(line)["scores"] for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    scored = [json.loads(line)["scores"] for line in (tmp_path / "p.jsonl").read_text(encoding="utf-8").strip("\n").split("\n")]  # not at U+2028
     return json.loads((tmp_path / "s.json").read_text())["results"][0], scored
 
 
