@@ -83,6 +83,8 @@ finetune_dependency(pcre2 DEBIAN libpcre2-dev HEADER pcre2.h LIBRARIES pcre2-8)
 finetune_dependency(utf8proc DEBIAN libutf8proc-dev HEADER utf8proc.h LIBRARIES utf8proc)
 finetune_dependency(zlib DEBIAN zlib1g-dev HEADER zlib.h LIBRARIES z)
 finetune_dependency(xxhash DEBIAN libxxhash-dev HEADER xxhash.h LIBRARIES xxhash)
+finetune_dependency(valijson DEBIAN libvalijson-dev HEADER valijson/validator.hpp)
+finetune_dependency(edit DEBIAN libedit-dev HEADER histedit.h LIBRARIES edit)
 
 target_compile_definitions(finetune_deps::spdlog INTERFACE
   SPDLOG_COMPILED_LIB SPDLOG_SHARED_LIB SPDLOG_FMT_EXTERNAL)

@@ -1,4 +1,5 @@
-#include "commands/scores.h"
+#include "commands/answer_scoring.h"
+#include "commands/eval_report.h"
 #include "commands/session.h"
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
@@ -22,22 +23,13 @@ using nlohmann::ordered_json;
 
 namespace {
 
-constexpr std::int64_t kGenerateBatch = 32;  // rows decoded together
-
 struct EvalOptions {
   ConfigOptions config;
-  std::string model, data, json, predictions;
+  std::string model, data, json, predictions, answers;
   std::vector<std::string> adapters;
   bool generate = false;
   std::int64_t max_new_tokens = 0;  // 0: from the longest reference
-};
-
-/// One line of the result: a data set scored with one variant of the model.
-struct ScoredData {
-  std::string data, variant;
-  std::int64_t examples = 0;
-  EvalResult result;
-  std::optional<GenerationScores> scores;
+  std::int64_t shown_rows = 3;
 };
 
 /// What is evaluated: the base, and adapters or the fully tuned model where there are any.
@@ -68,7 +60,7 @@ Config config_of(const EvalOptions& options) {
     config.eval_datasets = {DatasetSpec{}};
     config.eval_datasets.front().path = options.data;
   }
-  if (config.eval_datasets.empty()) {
+  if (config.eval_datasets.empty() && options.answers.empty()) {
     fail(ErrorKind::config,
          "nothing to evaluate on; give --data FILE, or eval_datasets in the configuration");
   }
@@ -97,30 +89,25 @@ std::int64_t answer_limit(const Dataset& dataset, const EvalOptions& options) {
   return longest + longest / 4 + 16;  // a longer answer is wrong anyway
 }
 
-/// The answers to all rows; rows of plain text have none.
-std::vector<std::string> generate_answers(const CausalLM& model, const TextTools& text,
-                                          const Dataset& dataset, std::int64_t limit) {
+/// The answers to all rows that have a prompt; rows of plain text have none.
+std::vector<std::optional<std::string>> generate_answers(const CausalLM& model,
+                                                         const TextTools& text,
+                                                         const Dataset& dataset,
+                                                         std::int64_t limit) {
   GenerateOptions options;
   options.max_new_tokens = limit;
   options.stop_ids = text.stop_ids;
-  std::vector<std::string> answers(dataset.texts.size());
+  std::vector<std::optional<std::string>> answers(dataset.texts.size());
   std::vector<std::size_t> rows;
+  std::vector<std::vector<std::int32_t>> prompts;
   for (std::size_t i = 0; i < dataset.texts.size(); ++i) {
-    if (!dataset.texts[i].prompt.empty()) rows.push_back(i);
+    if (dataset.texts[i].prompt.empty()) continue;
+    rows.push_back(i);
+    prompts.push_back(encode_prompt(*text.tokenizer, dataset.texts[i].prompt).ids);
   }
-  for (std::size_t begin = 0; begin < rows.size() && interrupt_signal() == 0;
-       begin += kGenerateBatch) {
-    const std::size_t end = std::min(begin + kGenerateBatch, rows.size());
-    std::vector<std::vector<std::int32_t>> prompts;
-    for (std::size_t i = begin; i < end; ++i) {
-      prompts.push_back(encode_prompt(*text.tokenizer, dataset.texts[rows[i]].prompt).ids);
-    }
-    const std::vector<Generation> generations = generate(model, prompts, options);
-    for (std::size_t i = begin; i < end; ++i) {
-      answers[rows[i]] =
-          text.tokenizer->decode(generations[i - begin].ids, /*skip_special_tokens=*/true);
-    }
-  }
+  const std::vector<Generation> generations = generate(model, prompts, options);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    answers[rows[i]] = text.tokenizer->decode(generations[i].ids, /*skip_special_tokens=*/true);
   return answers;
 }
 
@@ -130,156 +117,131 @@ class Evaluation {
       : options_(options),
         config_(config),
         variants_(variants_of(options, config)),
-        text_(load_text_tools(config)) {}
+        text_(load_text_tools(config)) {
+    report_.model = variants_.base;
+    report_.adapters = variants_.adapters;
+    report_.seed = static_cast<std::uint64_t>(config.seed);
+    report_.shown_rows = options.shown_rows;
+  }
 
   void run() {
     DatasetOptions data_options =
         dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
-    data_options.keep_texts = options_.generate || !options_.predictions.empty();
-    std::vector<Dataset> data;
-    for (const DatasetSpec& spec : config_.eval_datasets) {
-      data.push_back(open_dataset({spec}, *text_.tokenizer, *text_.chat_template, data_options));
+    data_options.keep_texts = true;
+    for (const DatasetSpec& spec : config_.eval_datasets)
+      data_.push_back(open_dataset({spec}, *text_.tokenizer, *text_.chat_template, data_options));
+    if (options_.generate) {
+      scoring_.emplace(config_);
+      if (config_.format_check) scoring_->need(*config_.format_check, "format_check");
+      for (std::size_t i = 0; i < data_.size(); ++i)
+        need_checks(data_[i], config_.eval_datasets[i]);
     }
     std::vector<SavedAdapter> adapters;  // read first: a wrong path is told before the work
     if (!variants_.full) {
       for (const std::string& path : variants_.adapters) adapters.push_back(read_adapter(path));
     }
     CausalLM model = load_base(config_, ModelUse::eval);
-    score(model, data, "base");
+    score(model, "base");
     if (variants_.full && !variants_.adapters.empty()) {
       Config tuned = config_;
       tuned.model_name_or_path = variants_.adapters.front();
       model = load_base(tuned, ModelUse::eval);
-      score(model, data, "adapter");
+      score(model, "adapter");
     }
     for (std::size_t i = 0; i < adapters.size(); ++i) {
       attach_adapter(model, adapters[i]);
-      score(model, data, variants_.name(i));
+      score(model, variants_.name(i));
       detach_adapters(model);
     }
   }
 
-  ordered_json json() const;
-  std::string table() const;
-  const std::string& predictions() const { return predictions_; }
+  const EvalReport& report() const { return report_; }
 
  private:
-  void score(const CausalLM& model, const std::vector<Dataset>& data, const std::string& variant) {
-    for (std::size_t i = 0; i < data.size() && interrupt_signal() == 0; ++i) {
-      const Dataset& dataset = data[i];
-      ScoredData scored{config_.eval_datasets[i].path, variant,
-                        static_cast<std::int64_t>(dataset.examples.size()),
-                        evaluate(model, dataset, config_.eval_batch_size()), std::nullopt};
-      std::vector<std::string> answers;
-      if (options_.generate) {
-        answers = generate_answers(model, text_, dataset, answer_limit(dataset, options_));
-        std::vector<ScoredAnswer> scored_answers;
-        for (std::size_t row = 0; row < answers.size(); ++row) {
-          if (!dataset.texts[row].prompt.empty())
-            scored_answers.push_back({answers[row], dataset.texts[row].reference});
-        }
-        scored.scores = score_answers(scored_answers);
-      }
+  void need_checks(const Dataset& dataset, const DatasetSpec& spec) {
+    scoring_->need(spec.format_check, spec.path);
+    for (std::size_t i = 0; i < dataset.texts.size(); ++i)
+      scoring_->need(dataset.texts[i].format_check, dataset.where(dataset.examples[i]));
+  }
+
+  /// The row's own format check, else its file's, else the run's.
+  std::string check_of(const RowText& text, const DatasetSpec& spec) const {
+    if (!text.format_check.empty()) return text.format_check;
+    return spec.format_check.empty() ? config_.format_check.value_or("") : spec.format_check;
+  }
+
+  void score(const CausalLM& model, const std::string& variant) {
+    for (std::size_t i = 0; i < data_.size() && interrupt_signal() == 0; ++i) {
+      const Dataset& dataset = data_[i];
+      VariantResult result{config_.eval_datasets[i].path,
+                           variant,
+                           evaluate(model, dataset, config_.eval_batch_size()),
+                           {}};
       if (interrupt_signal() != 0) return;
-      if (!options_.predictions.empty()) add_predictions(dataset, scored, answers);
-      log_info("eval", "{} on {}: done", variant, scored.data);
-      results_.push_back(std::move(scored));
+      result.rows = rows_of(dataset, result, config_.eval_datasets[i]);
+      if (options_.generate) {
+        const auto answers =
+            generate_answers(model, text_, dataset, answer_limit(dataset, options_));
+        if (interrupt_signal() != 0) return;
+        for (std::size_t row = 0; row < answers.size(); ++row) {
+          result.rows[row].prediction = answers[row];
+          report_.expects_json |= is_json_container(result.rows[row].reference);
+        }
+        scoring_->score(result);
+      }
+      log_info("eval", "{} on {}: done", variant, result.data);
+      report_.results.push_back(std::move(result));
     }
   }
 
-  void add_predictions(const Dataset& dataset, const ScoredData& scored,
-                       const std::vector<std::string>& answers) {
-    for (std::size_t row = 0; row < dataset.examples.size(); ++row) {
-      const Example& example = dataset.examples[row];
-      ordered_json line = {{"file", scored.data},
-                           {"line", example.origin.line},
-                           {"variant", scored.variant},
-                           {"nll", scored.result.nll[row]},
-                           {"supervised_tokens", example.supervised_tokens},
-                           {"prompt", dataset.texts[row].prompt},
-                           {"reference", dataset.texts[row].reference}};
-      line["prediction"] = answers.empty() ? ordered_json() : ordered_json(answers[row]);
-      predictions_ += line.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  std::vector<EvalRow> rows_of(const Dataset& dataset, const VariantResult& result,
+                               const DatasetSpec& spec) const {
+    std::vector<EvalRow> rows;
+    for (std::size_t i = 0; i < dataset.examples.size(); ++i) {
+      const Example& example = dataset.examples[i];
+      const RowText& text = dataset.texts[i];
+      rows.push_back({example.origin.line, result.result.nll[i], example.supervised_tokens,
+                      text.prompt, text.reference, text.source.empty() ? result.data : text.source,
+                      text.tags, check_of(text, spec), std::nullopt, std::nullopt});
     }
+    return rows;
   }
 
   const EvalOptions& options_;
   const Config& config_;
   Variants variants_;
   TextTools text_;
-  std::vector<ScoredData> results_;
-  std::string predictions_;
+  std::vector<Dataset> data_;
+  std::optional<AnswerScoring> scoring_;
+  EvalReport report_;
 };
 
-ordered_json Evaluation::json() const {
-  ordered_json out = {{"model", variants_.base}};
-  const std::vector<std::string>& adapters = variants_.adapters;
-  out["adapter"] = adapters.empty()       ? ordered_json()
-                   : adapters.size() == 1 ? ordered_json(adapters.front())
-                                          : ordered_json(adapters);
-  out["results"] = ordered_json::array();
-  for (const ScoredData& scored : results_) {
-    ordered_json entry = {{"data", scored.data},
-                          {"variant", scored.variant},
-                          {"examples", scored.examples},
-                          {"supervised_tokens", scored.result.supervised_tokens},
-                          {"loss", scored.result.loss},
-                          {"perplexity", scored.result.perplexity()},
-                          {"token_accuracy", scored.result.token_accuracy}};
-    if (scored.scores) {
-      entry["exact_match"] = scored.scores->exact_match;
-      entry["valid_json"] = scored.scores->valid_json;
-    }
-    out["results"].push_back(entry);
+void write_report(const EvalOptions& options, const EvalReport& report) {
+  if (!options.predictions.empty()) write_output(options.predictions, report_predictions(report));
+  if (!options.json.empty()) {
+    const std::string json =
+        report_json(report).dump(2, ' ', false, ordered_json::error_handler_t::replace);
+    write_output(options.json, json + "\n");
   }
-  return out;
+  if (options.json != "-" && options.predictions != "-") write_output("-", report_text(report));
 }
 
-/// Base and adapter side by side, a block for each data set.
-std::string Evaluation::table() const {
-  std::string out;
-  for (const DatasetSpec& spec : config_.eval_datasets) {
-    std::vector<const ScoredData*> columns;
-    for (const ScoredData& scored : results_) {
-      if (scored.data == spec.path) columns.push_back(&scored);
-    }
-    if (columns.empty()) continue;
-    const ScoredData& first = *columns.front();
-    out +=
-        fmt::format("\n{} ({} rows, {} supervised tokens)\n{:18}", spec.path,
-                    format_count(first.examples), format_count(first.result.supervised_tokens), "");
-    const auto width = [](const ScoredData* column) {
-      return std::max<std::size_t>(12, column->variant.size() + 2);
-    };
-    for (const ScoredData* column : columns)
-      out += fmt::format("{:>{}}", column->variant, width(column));
-    const auto row = [&](const std::string& label, const auto& cell) {
-      out += fmt::format("\n  {:16}", label);
-      for (const ScoredData* column : columns)
-        out += fmt::format("{:>{}}", cell(*column), width(column));
-    };
-    row("loss", [](const ScoredData& s) { return fmt::format("{:.4f}", s.result.loss); });
-    row("perplexity",
-        [](const ScoredData& s) { return fmt::format("{:.3f}", s.result.perplexity()); });
-    row("token accuracy",
-        [](const ScoredData& s) { return fmt::format("{:.1f} %", 100 * s.result.token_accuracy); });
-    if (first.scores) {
-      row("exact match",
-          [](const ScoredData& s) { return fmt::format("{:.1f} %", 100 * s.scores->exact_match); });
-    }
-    if (first.scores && first.scores->expects_json) {
-      row("valid JSON",
-          [](const ScoredData& s) { return fmt::format("{:.1f} %", 100 * s.scores->valid_json); });
-      out += fmt::format("   of {} rows", format_count(first.scores->json_rows));
-    }
-    out += "\n";
+/// Scores that need no model.
+void score_answers_only(const EvalOptions& options, const Config& config) {
+  if (!options.data.empty() || options.generate) {
+    fail(ErrorKind::config,
+         "--answers scores answers that are there; it goes with neither --data nor --generate");
   }
-  return out;
+  EvalReport report = score_file(options.answers, config);
+  report.seed = static_cast<std::uint64_t>(config.seed);
+  report.shown_rows = options.shown_rows;
+  write_report(options, report);
 }
 
 void run_eval(const EvalOptions& options) {
   const Config config = config_of(options);
   if (options.config.show_config) return write_output("-", show_config(config));
+  if (!options.answers.empty()) return score_answers_only(options, config);
   validate(config, ConfigUse::eval);
   prepare_process(config);
   catch_interrupts(config.interrupt_grace_seconds);
@@ -289,9 +251,7 @@ void run_eval(const EvalOptions& options) {
     log_warning("eval", "interrupted; nothing was written");
     return;
   }
-  if (!options.predictions.empty()) write_output(options.predictions, evaluation.predictions());
-  if (!options.json.empty()) write_output(options.json, evaluation.json().dump(2) + "\n");
-  if (options.json != "-" && options.predictions != "-") write_output("-", evaluation.table());
+  write_report(options, evaluation.report());
 }
 
 }  // namespace
@@ -317,12 +277,20 @@ void add_eval(CLI::App& program) {
   verb->add_option("--predictions", options->predictions,
                    "Write a JSON line for every row; - is standard output")
       ->type_name("FILE");
+  verb->add_option("--answers", options->answers,
+                   "Score the answers of this file ({prediction, reference} a line, as "
+                   "--predictions writes them); no model is needed")
+      ->type_name("FILE");
   verb->add_flag("--generate", options->generate,
                  "Also answer every row, greedily, and score the answers");
   verb->add_option("--max-new-tokens", options->max_new_tokens,
                    "Longest answer; default: a little above the longest reference")
       ->type_name("N")
       ->check(CLI::PositiveNumber);
+  verb->add_option("--show", options->shown_rows, "How many of the worst rows to show")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   verb->final_callback([options] { run_eval(*options); });
 }
 

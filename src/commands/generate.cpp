@@ -1,10 +1,13 @@
 #include "finetune/generate/generate.h"
 
+#include "commands/chat.h"
+#include "commands/conversations.h"
 #include "commands/session.h"
 #include "finetune/base/error.h"
 #include "finetune/base/interrupt.h"
+#include "finetune/base/log.h"
 #include "finetune/commands/commands.h"
-#include "finetune/formats/jsonl.h"
+#include "finetune/generate/answer_text.h"
 #include "finetune/model/adapters.h"
 
 #include <nlohmann/json.hpp>
@@ -15,15 +18,17 @@ using nlohmann::ordered_json;
 
 namespace {
 
-constexpr std::size_t kBatch = 32;  // prompts answered together
+constexpr double kChatTemperature = 0.7;
 
 struct GenerateVerbOptions {
   ConfigOptions config;
   std::string model, prompt, input, chat_template;
-  std::vector<std::string> adapters;
+  std::vector<std::string> adapters, stops;
   std::int64_t max_new_tokens = 256;
-  double temperature = 0;
-  bool json = false;
+  std::optional<double> temperature;
+  std::optional<std::int64_t> seed;
+  SamplingOptions sampling;
+  bool json = false, chat = false;
 };
 
 Config config_of(const GenerateVerbOptions& options) {
@@ -33,105 +38,71 @@ Config config_of(const GenerateVerbOptions& options) {
   return config;
 }
 
-std::string text_field(const JsonRow& row, const char* key, const std::string& where) {
-  const auto found = row.value.find(key);
-  if (found == row.value.end() || !found->is_string())
-    fail(ErrorKind::data, "{}: '{}' is missing or not a text", where, key);
-  return found->get<std::string>();
+void check_options(const GenerateVerbOptions& options) {
+  const int ways =
+      (options.prompt.empty() ? 0 : 1) + (options.input.empty() ? 0 : 1) + (options.chat ? 1 : 0);
+  if (ways != 1)
+    fail(ErrorKind::config, "give one of --prompt TEXT, --input FILE and --chat; found {}", ways);
+  if (options.chat && options.json)
+    fail(ErrorKind::config, "--json is for --prompt and --input; --chat prints text");
+  for (const std::string& stop : options.stops) {
+    if (stop.empty())
+      fail(ErrorKind::config, "--stop is empty; expected a text that ends an answer");
+  }
 }
 
-struct Conversation {
-  std::vector<Message> messages;
-  TemplateInputs inputs;
-};
-
-/// What is no role and no plain text goes to the template as it is.
-Message message_of(const ordered_json& item, const std::string& where) {
-  if (!item.is_object() || !item.contains("role") || !item.at("role").is_string()) {
-    fail(ErrorKind::data, "{}: a message is no object with a 'role'", where);
+GenerateOptions generate_options(const GenerateVerbOptions& options, const Config& config,
+                                 const TextTools& text) {
+  GenerateOptions result;
+  result.max_new_tokens = options.max_new_tokens;
+  result.stop_ids = text.stop_ids;
+  result.sampling = options.sampling;
+  result.sampling.temperature = options.temperature.value_or(options.chat ? kChatTemperature : 0);
+  result.sampling.seed = static_cast<std::uint64_t>(options.seed.value_or(config.seed));
+  const SamplingOptions& sampling = result.sampling;
+  if (sampling.greedy() && (sampling.top_k > 0 || sampling.top_p < 1 || sampling.min_p > 0)) {
+    log_warning("generate",
+                "--top-k, --top-p and --min-p have no effect with --temperature 0, which takes the "
+                "likeliest token every time");
   }
-  Message message{item.at("role").get<std::string>(), ""};
-  for (const auto& [name, value] : item.items()) {
-    if (name == "content" && value.is_string()) {
-      message.content = value.get<std::string>();
-    } else if (name != "role") {
-      message.fields[name] = value;
-    }
-  }
-  if (!item.contains("content") && !item.contains("tool_calls"))
-    fail(ErrorKind::data, "{}: 'content' is missing or not a text", where);
-  return message;
+  return result;
 }
 
-/// {"prompt"} | {"messages", "tools"?, "documents"?} | {"instruction", "input"?}
-Conversation conversation_of(const JsonRow& row, const std::string& where) {
-  if (!row.value.is_object()) fail(ErrorKind::data, "{}: expected a JSON object", where);
-  Conversation conversation;
-  if (row.value.contains("messages")) {
-    for (const ordered_json& item : row.value.at("messages"))
-      conversation.messages.push_back(message_of(item, where));
-    if (conversation.messages.empty()) fail(ErrorKind::data, "{}: 'messages' is empty", where);
-    if (row.value.contains("tools")) conversation.inputs.tools = row.value.at("tools");
-    if (row.value.contains("documents")) conversation.inputs.documents = row.value.at("documents");
-    return conversation;
-  }
-  if (row.value.contains("prompt")) return {{{"user", text_field(row, "prompt", where)}}, {}};
-  if (!row.value.contains("instruction")) {
-    fail(ErrorKind::data, "{}: has neither 'prompt', 'messages' nor 'instruction'", where);
-  }
-  Message message{"user", text_field(row, "instruction", where)};
-  if (row.value.contains("input")) message.input = text_field(row, "input", where);
-  conversation.messages.push_back(std::move(message));
-  return conversation;
-}
-
-std::vector<Conversation> read_conversations(const GenerateVerbOptions& options,
-                                             const Config& config) {
-  std::vector<Conversation> conversations;
-  if (!options.prompt.empty()) conversations.push_back({{{"user", options.prompt}}, {}});
-  if (!options.input.empty()) {
-    JsonRowReader reader(options.input, options.input, config.max_row_bytes);
-    while (const auto row = reader.next()) {
-      conversations.push_back(
-          conversation_of(*row, fmt::format("{}:{}", options.input, row->line)));
-    }
-  }
-  if (config.system_prompt) {
-    for (auto& [messages, inputs] : conversations) {
-      if (messages.front().role != "system")
-        messages.insert(messages.begin(), {"system", *config.system_prompt});
-    }
-  }
-  return conversations;
-}
-
-/// Answers of one variant of the model; `adapter` names it where there are several.
+/// Answers of one variant of the model, printed in the order of the prompts as they get finished;
+/// `adapter` names the variant where there are several.
 class Answers {
  public:
-  Answers(const GenerateVerbOptions& options, const TextTools& text,
+  Answers(const GenerateVerbOptions& options, GenerateOptions limits, const TextTools& text,
           const std::vector<Conversation>& conversations)
-      : options_(options), text_(text), conversations_(conversations) {
-    limits_.max_new_tokens = options.max_new_tokens;
-    limits_.stop_ids = text.stop_ids;
+      : options_(options), limits_(std::move(limits)), text_(text) {
+    for (const Conversation& conversation : conversations) {
+      prompts_.push_back(
+          text.chat_template->render_prompt(conversation.messages, conversation.inputs));
+      ids_.push_back(encode_prompt(*text.tokenizer, prompts_.back()).ids);
+    }
   }
 
   void print(const CausalLM& model, const std::string& adapter) const {
-    for (std::size_t begin = 0; begin < conversations_.size() && interrupt_signal() == 0;
-         begin += kBatch) {
-      std::vector<std::string> prompts;
-      std::vector<std::vector<std::int32_t>> ids;
-      for (std::size_t i = begin; i < std::min(begin + kBatch, conversations_.size()); ++i) {
-        const Conversation& conversation = conversations_[i];
-        prompts.push_back(
-            text_.chat_template->render_prompt(conversation.messages, conversation.inputs));
-        ids.push_back(encode_prompt(*text_.tokenizer, prompts.back()).ids);
-      }
-      const std::vector<Generation> generations = generate(model, ids, limits_);
-      for (std::size_t i = 0; i < generations.size(); ++i) {
-        print_one(adapter, prompts[i], text_.tokenizer->decode(generations[i].ids, true),
-                  generations[i]);
-      }
+    GenerateOptions limits = limits_;
+    std::vector<AnswerText> answers(prompts_.size(), AnswerText(*text_.tokenizer, options_.stops));
+    if (!options_.stops.empty()) {
+      limits.on_token = [&](std::size_t i, std::span<const std::int32_t> ids) {
+        return answers[i].update(ids);
+      };
     }
+    std::vector<std::optional<Generation>> finished(prompts_.size());
+    std::size_t next = 0;
+    limits.on_finish = [&](std::size_t i, const Generation& generation) {
+      finished[i] = generation;
+      for (; next < finished.size() && finished[next]; ++next) {
+        // The ids, not what on_token left: it has not seen an answer without a token.
+        answers[next].update(finished[next]->ids);
+        print_one(adapter, prompts_[next], answers[next].text(), *finished[next]);
+      }
+    };
+    generate(model, ids_, limits);
+    if (next < finished.size())
+      log_warning("generate", "interrupted; {} of {} answers were printed", next, finished.size());
   }
 
  private:
@@ -150,43 +121,89 @@ class Answers {
   }
 
   const GenerateVerbOptions& options_;
-  const TextTools& text_;
-  const std::vector<Conversation>& conversations_;
   GenerateOptions limits_;
+  const TextTools& text_;
+  std::vector<std::string> prompts_;
+  std::vector<std::vector<std::int32_t>> ids_;
 };
+
+/// The last part of the path where that tells it from the others, else the path.
+std::string adapter_name(const std::vector<std::string>& paths, std::size_t index) {
+  const auto last = [](const std::string& path) {
+    const std::filesystem::path clean = std::filesystem::path(path).lexically_normal();
+    return (clean.has_filename() ? clean : clean.parent_path()).filename().string();
+  };
+  const auto same = std::count_if(paths.begin(), paths.end(), [&](const std::string& path) {
+    return last(path) == last(paths[index]);
+  });
+  return same == 1 && last(paths[index]) != "base" ? last(paths[index]) : paths[index];
+}
 
 void run_generate(const GenerateVerbOptions& options) {
   const Config config = config_of(options);
   if (options.config.show_config) return write_output("-", show_config(config));
-  if (options.prompt.empty() == options.input.empty())
-    fail(ErrorKind::config, "give either --prompt TEXT or --input FILE");
-  if (options.temperature != 0) {
-    fail(ErrorKind::config,
-         "--temperature {} is not in this version; it has: 0 (the likeliest token every time)",
-         options.temperature);
-  }
+  check_options(options);
   validate(config, ConfigUse::generate);
   prepare_process(config);
   const TextTools text = load_text_tools(config);
-  const auto conversations = read_conversations(options, config);
-  std::vector<SavedAdapter> adapters;  // read first: a wrong path is told before the work
-  for (const std::string& path : options.adapters) adapters.push_back(read_adapter(path));
+  const GenerateOptions limits = generate_options(options, config, text);
+  std::vector<Conversation> conversations;
+  if (!options.prompt.empty()) conversations.push_back({{{"user", options.prompt}}, {}});
+  if (!options.input.empty()) conversations = read_conversations(options.input, config);
+  add_system_prompt(config, conversations);
+  std::vector<NamedAdapter> adapters;  // read first: a wrong path is told before the work
+  for (std::size_t i = 0; i < options.adapters.size(); ++i)
+    adapters.push_back({adapter_name(options.adapters, i), read_adapter(options.adapters[i])});
   CausalLM model = load_base(config, ModelUse::eval);
+  if (options.chat) {
+    return run_chat(model, text,
+                    {limits, options.stops, config.system_prompt, std::move(adapters)});
+  }
   catch_interrupts(config.interrupt_grace_seconds);
-  const Answers answers(options, text, conversations);
+  const Answers answers(options, limits, text, conversations);
   if (adapters.empty()) answers.print(model, "");
   for (std::size_t i = 0; i < adapters.size(); ++i) {
-    attach_adapter(model, adapters[i]);
+    attach_adapter(model, adapters[i].saved);
     answers.print(model, adapters.size() == 1 ? "" : options.adapters[i]);
     detach_adapters(model);
   }
+}
+
+void add_sampling_options(CLI::App& verb, GenerateVerbOptions& options) {
+  SamplingOptions& sampling = options.sampling;
+  verb.add_option("--max-new-tokens", options.max_new_tokens, "Longest answer in tokens")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--temperature", options.temperature,
+                  "0 takes the likeliest token every time; default: 0, with --chat 0.7")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--top-k", sampling.top_k, "Draw from the K likeliest tokens; 0: from all")
+      ->type_name("K")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--top-p", sampling.top_p,
+                  "Draw from the likeliest tokens that together have this probability")
+      ->check(CLI::Range(0.0, 1.0));
+  verb.add_option("--min-p", sampling.min_p,
+                  "Draw from tokens with at least this share of the likeliest one's probability")
+      ->check(CLI::Range(0.0, 1.0));
+  verb.add_option("--repetition-penalty", sampling.repetition_penalty,
+                  "Above 1: tokens that were there before get less likely")
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--stop", options.stops,
+                  "A text that ends the answer and is not part of it. Given again: one more")
+      ->type_name("TEXT")
+      ->take_all()
+      ->allow_extra_args(false);
+  verb.add_option("--seed", options.seed, "Of the draws; default: the key `seed`")
+      ->check(CLI::NonNegativeNumber);
 }
 
 }  // namespace
 
 void add_generate(CLI::App& program) {
   auto options = std::make_shared<GenerateVerbOptions>();
-  CLI::App* verb = add_verb(program, "generate", "Answer a prompt, or every row of a file",
+  CLI::App* verb = add_verb(program, "generate",
+                            "Answer a prompt, every row of a file, or a person at the terminal",
                             "finetune generate --model data/tiny-base --adapter runs/lora --prompt "
                             "\"What is an Ingress?\"",
                             std::make_shared<CommonOptions>());
@@ -200,14 +217,12 @@ void add_generate(CLI::App& program) {
   verb->add_option("--prompt", options->prompt, "What to answer")->type_name("TEXT");
   verb->add_option("--input", options->input, "Rows with a prompt, messages, or an instruction")
       ->type_name("FILE");
+  verb->add_flag("--chat", options->chat,
+                 "Talk: streamed answers, turn by turn; /help lists the commands");
   verb->add_option("--template", options->chat_template,
                    "How a prompt becomes text; default: the key `template`")
       ->type_name("NAME");
-  verb->add_option("--max-new-tokens", options->max_new_tokens, "Longest answer in tokens")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  verb->add_option("--temperature", options->temperature, "0 takes the likeliest token every time")
-      ->capture_default_str();
+  add_sampling_options(*verb, *options);
   verb->add_flag("--json", options->json, "One JSON object an answer");
   verb->final_callback([options] { run_generate(*options); });
 }

@@ -56,6 +56,10 @@ void visit_dataset_fields(S& s, V&& v) {
     s.weight);
   v(Field{.key = "template", .help = "A template for this file alone.", .has = {""}},
     s.template_name);
+  v(Field{.key = "format_check",
+          .help = "What `eval --generate` wants its answers to be valid against, instead of the "
+                  "run's `format_check`."},
+    s.format_check);
 }
 
 }  // namespace finetune

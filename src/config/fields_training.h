@@ -250,6 +250,23 @@ void visit_evaluation_fields(C& c, V&& v) {
           .help = "Stop after this many evaluations without a lower loss; 0 turns it off.",
           .range = at_least(0)},
     c.early_stopping_patience);
+  v(Field{.key = "terms",
+          .help = "For `eval --generate`: a glossary, a term a line. Scores how many of the terms "
+                  "in the reference are in the answer.",
+          .aliases = {"glossary"},
+          .absent = "none"},
+    c.terms);
+  v(Field{.key = "format_check",
+          .help = "For `eval --generate`: what an answer must be valid against: a JSON schema (a "
+                  "file ending in `.json`, or its text), or a regular expression that matches it "
+                  "from end to end. A row's own `format_check` wins.",
+          .absent = "none"},
+    c.format_check);
+  v(Field{.key = "scorer",
+          .help = "For `eval --generate`: a shell command that reads a JSON line for each row "
+                  "(`prompt`, `reference`, `prediction`, ...) and prints a number a line.",
+          .absent = "none"},
+    c.scorer);
 }
 
 template <class C, class V>

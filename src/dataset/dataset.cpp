@@ -37,6 +37,7 @@ struct PendingRow {
   std::int64_t line = 0, element = 0;
   RowContent content;
   std::vector<Example> examples;  ///< none: dropped, or a problem
+  RowText notes;                  ///< what evaluation wants of the row beside its content
   std::optional<RowText> text;
   std::string problem;  ///< "" or the whole message
   bool truncated = false;
@@ -140,7 +141,10 @@ class DatasetReader {
     if (row) {
       pending.line = row->line;
       pending.element = row->element;
-      note_problem(pending, path, [&] { pending.content = format.read(row->value); });
+      note_problem(pending, path, [&] {
+        pending.content = format.read(row->value);
+        if (options_.keep_texts) pending.notes = read_notes(row->value);
+      });
     }
     block.push_back(std::move(pending));
     return true;
@@ -194,7 +198,12 @@ class DatasetReader {
     if (!fit_length(example, row)) return false;
     example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1,
                       row.element == 0 ? row.line : row.element};
-    if (options_.keep_texts && !row.text) row.text = row_text(content, tokenizer_, template_);
+    if (options_.keep_texts && !row.text) {
+      row.text = row_text(content, tokenizer_, template_);
+      row.text->source = std::move(row.notes.source);
+      row.text->tags = std::move(row.notes.tags);
+      row.text->format_check = std::move(row.notes.format_check);
+    }
     examples.push_back(std::move(example));
     return true;
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "finetune/config/config.h"
+#include "finetune/dataset/example.h"
 #include "finetune/text/chat_template.h"
 
 #include <nlohmann/json.hpp>
@@ -30,6 +31,10 @@ struct RowContent {
   TemplateInputs inputs;            ///< tools and documents of the row
   std::optional<std::string> text;  ///< format text
 };
+
+/// `source`, `tags` and `format_check` of a row, which every format may have beside its own keys.
+/// Throws Error(data) "found; expected" for a value of another type.
+RowText read_notes(const nlohmann::ordered_json& row);
 
 /// Reads the rows of one file. Its format is the one the configuration names, or that of the first
 /// row.

@@ -62,14 +62,15 @@ void truncate(Example& example, std::int64_t max_length) {
 
 RowText row_text(const RowContent& content, const Tokenizer& tokenizer,
                  const ChatTemplate& chat_template) {
-  if (content.text) return {"", *content.text};
+  if (content.text) return {.prompt = "", .reference = *content.text};
   std::vector<Message> messages = content.messages;
   std::string reference = std::move(messages.back().content);
   messages.pop_back();
   // The template writes the EOS token itself where the answer brings it along.
   const std::string& eos = tokenizer.specials().eos_token;
   if (!eos.empty() && reference.ends_with(eos)) reference.resize(reference.size() - eos.size());
-  return {chat_template.render_prompt(messages, content.inputs), std::move(reference)};
+  return {.prompt = chat_template.render_prompt(messages, content.inputs),
+          .reference = std::move(reference)};
 }
 
 }  // namespace finetune

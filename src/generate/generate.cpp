@@ -3,6 +3,7 @@
 #include "finetune/base/error.h"
 #include "finetune/base/interrupt.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
@@ -13,20 +14,25 @@ namespace finetune {
 
 namespace {
 
-/// Sequences that are decoded together. Finished ones leave, so their slots cost nothing.
+/// New tokens of prompts that one pass takes; a longer prompt gets a pass of its own.
+constexpr std::int64_t kPromptTokens = 4096;
+
+/// Decodes sequences in slots. When one ends the next prompt takes its slot, buffers and all.
 class Decoder {
  public:
   Decoder(const CausalLM& model, const GenerateOptions& options,
           const std::vector<std::vector<std::int32_t>>& prompts)
       : model_(model), options_(options), prompts_(prompts), results_(prompts.size()) {
+    FT_CHECK(options.slots > 0, "{} slots", options.slots);
     cache_.layers.resize(model.layers.size());
+    for (std::size_t i = 0; i < prompts.size(); ++i) check_prompt(i);
   }
 
   std::vector<Generation> run() {
-    start();
-    while (!active_.empty()) {
+    while (fill(), !active_.empty()) {
       if (interrupt_signal() != 0) {
         for (const Slot& slot : active_) results_[slot.index].finish_reason = "interrupted";
+        for (; next_ < prompts_.size(); ++next_) results_[next_].finish_reason = "interrupted";
         break;
       }
       step();
@@ -39,87 +45,128 @@ class Decoder {
     std::size_t index;   // of the prompt
     std::int64_t room;   // tokens it may still write
     std::int32_t token;  // the last one
+    bool ended = false;
   };
 
-  void start() {
-    std::vector<std::int64_t> ids, starts = {0};
-    for (std::size_t i = 0; i < prompts_.size(); ++i) {
-      const auto length = static_cast<std::int64_t>(prompts_[i].size());
-      const std::int64_t limit = model_.config.longest_sequence();
-      FT_CHECK(length > 0, "empty prompt {}", i);
-      if (length >= limit) {
-        fail(ErrorKind::data,
-             "a prompt of {} tokens leaves no room for an answer; this model reads {} in all",
-             length, limit);
+  void check_prompt(std::size_t index) const {
+    const auto length = static_cast<std::int64_t>(prompts_[index].size());
+    const std::int64_t limit = model_.config.longest_sequence();
+    FT_CHECK(length > 0, "empty prompt {}", index);
+    if (length >= limit) {
+      fail(ErrorKind::data,
+           "a prompt of {} tokens leaves no room for an answer; this model reads {} in all", length,
+           limit);
+    }
+  }
+
+  /// Gives the slots of ended sequences, and new ones up to the limit, to the next prompts; takes
+  /// away those that are left over.
+  void fill() {
+    std::int64_t tokens = 0;
+    const auto take = [&](std::size_t s) {
+      const auto length = static_cast<std::int64_t>(prompts_[next_].size());
+      const std::int64_t room =
+          std::min(options_.max_new_tokens, model_.config.longest_sequence() - length);
+      active_[s] = {next_++, room, 0};
+      cache_.lengths[s] = 0;
+      tokens += length;
+    };
+    const auto fits = [&] {
+      return next_ < prompts_.size() &&
+             (tokens == 0 ||
+              tokens + static_cast<std::int64_t>(prompts_[next_].size()) <= kPromptTokens);
+    };
+    for (std::size_t s = 0; s < active_.size() && fits(); ++s) {
+      if (active_[s].ended) take(s);
+    }
+    drop_ended();
+    while (static_cast<std::int64_t>(active_.size()) < options_.slots && fits()) {
+      active_.emplace_back();
+      cache_.lengths.push_back(0);
+      for (LayerCache& layer : cache_.layers) {
+        layer.keys.emplace_back();
+        layer.values.emplace_back();
       }
-      ids.insert(ids.end(), prompts_[i].begin(), prompts_[i].end());
-      starts.push_back(static_cast<std::int64_t>(ids.size()));
-      active_.push_back({i, std::min(options_.max_new_tokens, limit - length), 0});
+      take(active_.size() - 1);
     }
-    for (LayerCache& layer : cache_.layers) {
-      layer.keys.resize(prompts_.size());
-      layer.values.resize(prompts_.size());
-    }
-    cache_.lengths.assign(prompts_.size(), 0);
-    choose(pass(ids, starts), starts);
   }
 
   void step() {
     std::vector<std::int64_t> ids, starts = {0};
     for (std::size_t s = 0; s < active_.size(); ++s) {
-      if (model_.config.angles_change_at(cache_.lengths[s] +
-                                         1)) {  // the whole text again, as transformers does
-        const std::vector<std::int32_t>&prompt = prompts_[active_[s].index],
-              &answer = results_[active_[s].index].ids;
+      const std::vector<std::int32_t>&prompt = prompts_[active_[s].index],
+            &answer = results_[active_[s].index].ids;
+      // Where angles change with the length, the whole text again, as transformers does.
+      if (cache_.lengths[s] > 0 && model_.config.angles_change_at(cache_.lengths[s] + 1))
+        cache_.lengths[s] = 0;
+      if (cache_.lengths[s] == 0) {
         ids.insert(ids.end(), prompt.begin(), prompt.end());
         ids.insert(ids.end(), answer.begin(), answer.end());
-        cache_.lengths[s] = 0;
       } else {
         ids.push_back(active_[s].token);
       }
       starts.push_back(static_cast<std::int64_t>(ids.size()));
     }
-    choose(pass(ids, starts), starts);
-  }
-
-  Tensor pass(const std::vector<std::int64_t>& ids, const std::vector<std::int64_t>& starts) {
     const Tensor input = at::tensor(ids, at::kLong).to(model_.device);
-    return model_.hidden_states(input, starts, cache_);
+    choose(model_.hidden_states(input, starts, cache_), starts);
   }
 
-  /// Takes the best next token of every sequence; those that end leave.
+  /// Chooses the next token of every sequence.
   void choose(const Tensor& hidden, const std::vector<std::int64_t>& starts) {
     std::vector<std::int64_t> last(starts.begin() + 1, starts.end());
     for (std::int64_t& row : last) --row;
     const Tensor rows = hidden.index_select(0, at::tensor(last, at::kLong).to(model_.device));
-    const Tensor best = head_logits(rows, model_.head()).argmax(-1).cpu();
-    std::vector<std::size_t> kept;
-    for (std::size_t s = 0; s < active_.size(); ++s) {
-      Slot& slot = active_[s];
-      slot.token = static_cast<std::int32_t>(best.const_data_ptr<std::int64_t>()[s]);
-      if (!ends(slot)) kept.push_back(s);
+    const Tensor logits = head_logits(rows, model_.head());
+    if (options_.sampling.greedy() && options_.sampling.repetition_penalty == 1) {
+      const Tensor best = logits.argmax(-1).cpu();
+      for (std::size_t s = 0; s < active_.size(); ++s)
+        active_[s].token = static_cast<std::int32_t>(best.const_data_ptr<std::int64_t>()[s]);
+    } else {
+      draw(logits.to(at::kCPU, at::kFloat).contiguous());
     }
-    keep(kept);
+    for (Slot& slot : active_) {
+      slot.ended = ends(slot);
+      if (slot.ended && options_.on_finish) options_.on_finish(slot.index, results_[slot.index]);
+    }
+  }
+
+  void draw(const Tensor& logits) {
+    const auto width = static_cast<std::size_t>(logits.size(1));
+    const float* first = logits.const_data_ptr<float>();
+    at::parallel_for(0, logits.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (auto s = static_cast<std::size_t>(begin); s < static_cast<std::size_t>(end); ++s) {
+        Slot& slot = active_[s];
+        const std::vector<std::int32_t>& answer = results_[slot.index].ids;
+        std::vector<std::int32_t> seen;
+        if (options_.sampling.repetition_penalty != 1) {
+          seen = prompts_[slot.index];
+          seen.insert(seen.end(), answer.begin(), answer.end());
+        }
+        slot.token = choose_token({first + s * width, width}, seen, options_.sampling, slot.index,
+                                  answer.size());
+      }
+    });
   }
 
   bool ends(Slot& slot) {
     Generation& result = results_[slot.index];
+    const auto finish = [&](const char* reason) {
+      result.finish_reason = reason;
+      return true;
+    };
     const auto& stops = options_.stop_ids;
-    if (std::find(stops.begin(), stops.end(), slot.token) != stops.end()) {
-      result.finish_reason = "stop";
-      return true;
-    }
-    if (slot.room <= 0) {
-      result.finish_reason = "length";
-      return true;
-    }
+    if (std::find(stops.begin(), stops.end(), slot.token) != stops.end()) return finish("stop");
+    if (slot.room <= 0) return finish("length");
     result.ids.push_back(slot.token);
-    if (--slot.room > 0) return false;
-    result.finish_reason = "length";
-    return true;
+    if (options_.on_token && options_.on_token(slot.index, result.ids)) return finish("stop");
+    return --slot.room > 0 ? false : finish("length");
   }
 
-  void keep(const std::vector<std::size_t>& kept) {
+  void drop_ended() {
+    std::vector<std::size_t> kept;
+    for (std::size_t s = 0; s < active_.size(); ++s) {
+      if (!active_[s].ended) kept.push_back(s);
+    }
     if (kept.size() == active_.size()) return;
     const auto filter = [&](auto& list) {
       for (std::size_t i = 0; i < kept.size(); ++i) {
@@ -139,6 +186,7 @@ class Decoder {
   const GenerateOptions& options_;
   const std::vector<std::vector<std::int32_t>>& prompts_;
   std::vector<Generation> results_;
+  std::size_t next_ = 0;  ///< prompt that has no slot yet
   std::vector<Slot> active_;
   KvCache cache_;
 };

@@ -159,25 +159,6 @@ Tensor generic_attention(const Tensor& q, const Tensor& k, const Tensor& v,
   return at::cat(parts, 0);
 }
 
-/// attend_last by LibTorch's own kernel, which knows no softcap.
-Tensor fused_last(const Tensor& q, const Tensor& k, const Tensor& v,
-                  const AttentionOptions& options) {
-  const auto heads_first = [](const Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
-  const Tensor o =
-      at::scaled_dot_product_attention(heads_first(q), heads_first(k), heads_first(v), {}, 0.0,
-                                       false, options.scale, q.size(1) != k.size(1));
-  return o.squeeze(0).transpose(0, 1);
-}
-
-/// Room for `needed` tokens, doubled when it runs out.
-void reserve(Tensor& buffer, std::int64_t used, std::int64_t needed, const Tensor& like) {
-  if (buffer.defined() && buffer.size(0) >= needed) return;
-  const std::int64_t capacity = std::max<std::int64_t>(needed + 64, 2 * used);
-  Tensor larger = at::empty({capacity, like.size(1), like.size(2)}, like.options());
-  if (used > 0) larger.narrow(0, 0, used).copy_(buffer.narrow(0, 0, used));
-  buffer = larger;
-}
-
 /// True when the fused kernels, which know neither, give the same: no softcap, and every sequence
 /// within the window.
 bool is_plain(const Segments& segments, const AttentionOptions& options) {
@@ -199,36 +180,6 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Segmen
   return CpuAttention::apply(
       q, k, v, std::vector<std::int64_t>(segments.starts.begin(), segments.starts.end()),
       std::vector<std::int64_t>(segments.parents.begin(), segments.parents.end()), options.scale);
-}
-
-Tensor cached_attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                        std::span<const std::int64_t> starts, const AttentionOptions& options,
-                        LayerCache& layer, std::span<const std::int64_t> lengths) {
-  Tensor out = at::empty_like(q, at::MemoryFormat::Contiguous);
-  for (std::size_t s = 0; s + 1 < starts.size(); ++s) {
-    const std::int64_t begin = starts[s], fresh = starts[s + 1] - begin;
-    const std::int64_t total = lengths[s] + fresh;
-    FT_CHECK(lengths[s] == 0 || fresh == 1, "{} new tokens after {}", fresh, lengths[s]);
-    reserve(layer.keys[s], lengths[s], total, k);
-    reserve(layer.values[s], lengths[s], total, v);
-    layer.keys[s].narrow(0, lengths[s], fresh).copy_(k.narrow(0, begin, fresh));
-    layer.values[s].narrow(0, lengths[s], fresh).copy_(v.narrow(0, begin, fresh));
-    const Tensor query = q.narrow(0, begin, fresh);
-    if (fresh > 1) {
-      const std::vector<std::int64_t> whole = {0, fresh};
-      out.narrow(0, begin, fresh)
-          .copy_(attention(query, k.narrow(0, begin, fresh), v.narrow(0, begin, fresh), whole,
-                           options));
-      continue;
-    }
-    const std::int64_t seen = options.window > 0 ? std::min(options.window, total) : total;
-    const Tensor keys = layer.keys[s].narrow(0, total - seen, seen);
-    const Tensor values = layer.values[s].narrow(0, total - seen, seen);
-    out.narrow(0, begin, 1)
-        .copy_(options.softcap > 0 ? attend_last(query, keys, values, options)
-                                   : fused_last(query, keys, values, options));
-  }
-  return out;
 }
 
 }  // namespace finetune

@@ -53,6 +53,7 @@ struct DatasetSpec {
   std::map<std::string, std::string> fields;  ///< our key -> the key in the file's rows
   double weight = 1;
   std::string template_name;  ///< key `template`; empty: the run's own
+  std::string format_check;   ///< what its generated answers must match; empty: the run's own
 
   bool operator==(const DatasetSpec&) const = default;
 };
@@ -154,6 +155,9 @@ struct Config {
   std::int64_t save_total_limit = 2;           ///< checkpoints kept
   std::optional<bool> load_best_model_at_end;  ///< see resolved_load_best_model_at_end()
   std::int64_t early_stopping_patience = 0;    ///< evaluations without a better loss; 0: off
+  std::optional<std::string> terms;            ///< glossary file for term recall
+  std::optional<std::string> format_check;     ///< schema, its file, or regex for generated answers
+  std::optional<std::string> scorer;           ///< shell command that scores generated answers
   std::string output_dir;  ///< set by load_config: runs/<stem of the config file>, or runs/train
   bool overwrite_output_dir = false;
   std::int64_t disk_retry_seconds = 600;

@@ -25,9 +25,12 @@ struct Example {
 /// What evaluation prints and generation is compared with: the row up to its last answer, and that
 /// answer.
 struct RowText {
-  std::string prompt;     ///< rendered as ChatTemplate::render_prompt; "" for plain text rows
-  std::string reference;  ///< the last answer without the end-of-turn token; the text itself for
-                          ///< plain text rows
+  std::string prompt;       ///< rendered as ChatTemplate::render_prompt; "" for plain text rows
+  std::string reference;    ///< the last answer without the end-of-turn token; the text itself for
+                            ///< plain text rows
+  std::string source = {};  ///< the row's own `source`; "" where it has none
+  std::vector<std::string> tags = {};  ///< the row's `tags`, a text or a list of texts
+  std::string format_check = {};  ///< the row's own: a regular expression, or a JSON schema as text
 };
 
 /// A tokenized data set.

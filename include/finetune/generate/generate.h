@@ -1,32 +1,41 @@
 #pragma once
 
+#include "finetune/generate/sampling.h"
 #include "finetune/model/causal_lm.h"
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
 namespace finetune {
 
-/// How long and until when to write. Decoding is greedy: the token with the largest logit, the
-/// lowest id among equals.
-struct GenerateOptions {
-  std::int64_t max_new_tokens = 256;
-  std::vector<std::int32_t> stop_ids;  ///< any of them ends a sequence and is not part of it
-};
-
-/// Why a sequence ended: "stop" at a stop token, "length" at max_new_tokens or the model's own
-/// limit.
+/// Why a sequence ended: "stop" at a stop token or where on_token said so, "length" at
+/// max_new_tokens or the model's own limit.
 struct Generation {
   std::vector<std::int32_t> ids;
   std::string finish_reason;
 };
 
-/// Continues every prompt through a key-value cache, a token of every unfinished sequence a pass. A
-/// prompt's result does not depend on the others. Stops early, with finish_reason "interrupted",
-/// when interrupt_signal() is set. Prompts must not be empty; throws Error(data) for one that
-/// leaves no room below the model's longest_sequence().
+/// How long and until when to write, and how each token is chosen.
+struct GenerateOptions {
+  std::int64_t max_new_tokens = 256;
+  std::vector<std::int32_t> stop_ids;  ///< any of them ends a sequence and is not part of it
+  SamplingOptions sampling;            ///< greedy unless it says otherwise
+  std::int64_t slots = 32;             ///< sequences decoded together
+  /// Called after each token that a prompt's answer gets, with the prompt's index and the answer so
+  /// far; true ends the answer there, with finish_reason "stop".
+  std::function<bool(std::size_t prompt, std::span<const std::int32_t> answer)> on_token = {};
+  /// Called with each result as soon as its sequence ended, but not after an interruption.
+  std::function<void(std::size_t prompt, const Generation& result)> on_finish = {};
+};
+
+/// Continues every prompt through a ragged key-value cache, a token of every unfinished sequence a
+/// pass; the next prompt takes the place of one that is finished, in the same pass. A prompt's
+/// result does not depend on the others, but for the rounding of sums. Stops early, with
+/// finish_reason "interrupted", when interrupt_signal() is set. Prompts must not be empty; throws
+/// Error(data) for one that leaves no room below the model's longest_sequence().
 std::vector<Generation> generate(const CausalLM& model,
                                  const std::vector<std::vector<std::int32_t>>& prompts,
                                  const GenerateOptions& options);
