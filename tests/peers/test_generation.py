@@ -36,7 +36,6 @@ SAMPLING = {
     "temperature": ({"--temperature": 0.7}, lambda: [TemperatureLogitsWarper(0.7)]),
     "top-k": ({"--temperature": 1.0, "--top-k": 5}, lambda: [TopKLogitsWarper(5)]),
     "top-p": ({"--temperature": 1.3, "--top-p": 0.8}, lambda: [TemperatureLogitsWarper(1.3), TopPLogitsWarper(0.8)]),
-    "min-p": ({"--temperature": 1.0, "--min-p": 0.1}, lambda: [MinPLogitsWarper(0.1)]),
     "penalty": ({"--temperature": 1.0, "--repetition-penalty": 1.7}, lambda: [RepetitionPenaltyLogitsProcessor(1.7)]),
     "all": ({"--temperature": 1.5, "--top-k": 40, "--top-p": 0.9, "--min-p": 0.02, "--repetition-penalty": 1.3},
             lambda: [RepetitionPenaltyLogitsProcessor(1.3), TemperatureLogitsWarper(1.5), TopKLogitsWarper(40), TopPLogitsWarper(0.9),
