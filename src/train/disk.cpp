@@ -17,6 +17,17 @@ using Clock = std::chrono::steady_clock;
 namespace {
 
 constexpr double kMostSecondsBetween = 5;
+constexpr std::uint64_t kMetricsLineBytes = 512;
+
+/// Of all files in the folder.
+std::uint64_t folder_bytes(const fs::path& folder) {
+  std::uint64_t bytes = 0;
+  std::error_code error;
+  for (const auto& entry : fs::recursive_directory_iterator(folder, error)) {
+    if (entry.is_regular_file(error)) bytes += entry.file_size(error);
+  }
+  return bytes;
+}
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -85,13 +96,20 @@ void check_free_space(const fs::path& folder, std::uint64_t needed, const std::s
       folder.string(), format_bytes(space.available), format_bytes(needed), purpose);
 }
 
-std::uint64_t folder_bytes(const fs::path& folder) {
-  std::uint64_t bytes = 0;
-  std::error_code error;
-  for (const auto& entry : fs::recursive_directory_iterator(folder, error)) {
-    if (entry.is_regular_file(error)) bytes += entry.file_size(error);
-  }
-  return bytes;
+void check_run_space(const fs::path& folder, const Config& config, std::uint64_t values_bytes,
+                     std::uint64_t state_bytes, std::int64_t total_steps) {
+  const std::uint64_t checkpoint = values_bytes + state_bytes;
+  const auto steps = static_cast<std::uint64_t>(total_steps);
+  // The oldest one is removed when the newest is whole.
+  const std::uint64_t count =
+      std::min<std::uint64_t>(static_cast<std::uint64_t>(config.save_total_limit) + 1, steps);
+  const std::uint64_t lines =
+      steps / static_cast<std::uint64_t>(config.logging_steps) * kMetricsLineBytes;
+  const std::uint64_t total = count * checkpoint + values_bytes + lines,
+                      present = folder_bytes(folder);
+  check_free_space(
+      folder, total > present ? total - present : 0,
+      fmt::format("{} checkpoints of {}, the result and metrics", count, format_bytes(checkpoint)));
 }
 
 }  // namespace finetune

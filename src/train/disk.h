@@ -1,5 +1,7 @@
 #pragma once
 
+#include "finetune/config/config.h"
+
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -19,7 +21,10 @@ void save_patiently(const std::string& what, std::int64_t retry_seconds,
 void check_free_space(const std::filesystem::path& folder, std::uint64_t needed,
                       const std::string& purpose);
 
-/// Bytes of all files in the folder.
-std::uint64_t folder_bytes(const std::filesystem::path& folder);
+/// The same for a whole run's checkpoints, result and metrics, less what is there already.
+/// `values_bytes`: of the trained values in float32; `state_bytes`: of the optimizer.
+void check_run_space(const std::filesystem::path& folder, const Config& config,
+                     std::uint64_t values_bytes, std::uint64_t state_bytes,
+                     std::int64_t total_steps);
 
 }  // namespace finetune

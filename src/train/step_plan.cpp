@@ -7,6 +7,15 @@
 
 namespace finetune {
 
+std::int64_t supervised_tokens(const Dataset& dataset, const PlannedStep& step) {
+  std::int64_t count = 0;
+  for (const auto& micro_batch : step.micro_batches) {
+    for (const std::int64_t index : micro_batch)
+      count += dataset.examples[static_cast<std::size_t>(index)].supervised_tokens;
+  }
+  return count;
+}
+
 StepPlan::StepPlan(const Config& config, const Dataset& dataset)
     : dataset_(dataset),
       options_{config.shuffle, static_cast<std::uint64_t>(config.seed),

@@ -15,6 +15,9 @@ struct PlannedStep {
   bool ends_epoch = false;
 };
 
+/// Of all rows of a step.
+std::int64_t supervised_tokens(const Dataset& dataset, const PlannedStep& step);
+
 /// Which rows every optimizer step reads: a pure function of configuration and data, so that a
 /// resumed run needs the number of its step only. The last step of an epoch may have fewer
 /// micro-batches.

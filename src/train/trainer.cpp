@@ -14,8 +14,8 @@
 #include "train/flat_parameters.h"
 #include "train/metrics.h"
 #include "train/nonfinite.h"
+#include "train/objectives.h"
 #include "train/optimizer.h"
-#include "train/preference.h"
 #include "train/progress.h"
 #include "train/schedule.h"
 #include "train/source_loss.h"
@@ -37,7 +37,6 @@ namespace {
 constexpr std::uint64_t kDropoutStream = 0x64726f70;
 constexpr std::int64_t kMostNonfiniteInARow = 3;
 constexpr std::int64_t kMostDumps = 3;
-constexpr std::uint64_t kMetricsLineBytes = 512;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -46,21 +45,6 @@ double seconds_since(Clock::time_point begin) {
 /// The type that trained values are kept in between steps.
 at::ScalarType trained_dtype(const Config& config) {
   return config.method == Method::full && config.pure_bf16 ? at::kBFloat16 : at::kFloat;
-}
-
-/// Whether what rows begin with alike is computed once: it must give what each row alone gives.
-bool shares_prefixes(const Config& config, const CausalLM& model) {
-  if (config.prefix_sharing == PrefixSharing::off) return false;
-  std::string obstacle = model.sharing_obstacle();
-  if (config.lora_dropout > 0 || config.adapter_dropout > 0)
-    obstacle = "each row has its own dropout";
-  if (config.neftune_noise_alpha > 0) obstacle = "each row has its own noise (neftune_noise_alpha)";
-  if (config.prefix_sharing == PrefixSharing::on && !obstacle.empty()) {
-    fail(ErrorKind::config,
-         "prefix_sharing: on cannot give what each row alone gives here: {}; leave it at auto",
-         obstacle);
-  }
-  return obstacle.empty();
 }
 
 }  // namespace
@@ -118,22 +102,12 @@ class Trainer::Loop {
   /// The reference of a preference stage is the state before the first step, so this comes before a
   /// checkpoint is restored. False when interrupted.
   bool make_objectives() {
-    objective_ = objective_for(train_data_, std::move(reference_));
+    objective_ =
+        make_objective(config_, model_, train_data_, std::move(reference_), share_prefixes_);
     if (eval_data_ != nullptr)
-      eval_objective_ = objective_for(*eval_data_, std::move(eval_reference_));
+      eval_objective_ =
+          make_objective(config_, model_, *eval_data_, std::move(eval_reference_), share_prefixes_);
     return interrupt_signal() == 0;
-  }
-
-  std::unique_ptr<Objective> objective_for(const Dataset& data, std::vector<double> reference) {
-    if (config_.stage == Stage::sft) return std::make_unique<SftObjective>(config_.label_smoothing);
-    if (has_reference(config_.stage) && reference.empty()) {
-      log_info("train", "the reference: log-probabilities of {} pairs before training",
-               data.rows());
-      reference =
-          answer_log_probabilities(model_, data, config_.eval_batch_size(), share_prefixes_);
-    }
-    return std::make_unique<PreferenceObjective>(preference_settings(config_),
-                                                 std::move(reference));
   }
 
   void restore(bool allow_changed) {
@@ -157,24 +131,12 @@ class Trainer::Loop {
     log_info("resume", "continuing after step {} of {}", state_.step, plan_.total_steps());
   }
 
-  /// The whole run's checkpoints and result, as far as they are not there already.
   void check_disk() const {
     std::uint64_t state_bytes = 0;
     for (const auto& [name, tensor] : optimizer_.state()) state_bytes += tensor.nbytes();
     const auto values = static_cast<std::uint64_t>(
         config_.method == Method::full ? model_.parameter_count() : parameters_.size());
-    const std::uint64_t checkpoint = 4 * values + state_bytes;
-    const auto steps = static_cast<std::uint64_t>(plan_.total_steps());
-    // The oldest one is removed when the newest is whole.
-    const std::uint64_t count =
-        std::min<std::uint64_t>(static_cast<std::uint64_t>(config_.save_total_limit) + 1, steps);
-    const std::uint64_t lines =
-        steps / static_cast<std::uint64_t>(config_.logging_steps) * kMetricsLineBytes;
-    const std::uint64_t total = count * checkpoint + 4 * values + lines,
-                        present = folder_bytes(run_.path());
-    check_free_space(run_.path(), total > present ? total - present : 0,
-                     fmt::format("{} checkpoints of {}, the result and metrics", count,
-                                 format_bytes(checkpoint)));
+    check_run_space(run_.path(), config_, 4 * values, state_bytes, plan_.total_steps());
   }
 
   /// One optimizer step: gradients of all micro-batches, check, clip, apply. False when an
@@ -182,7 +144,8 @@ class Trainer::Loop {
   bool train_step(const PlannedStep& planned) {
     const auto begin = Clock::now();
     const std::int64_t step = state_.step + 1;
-    const std::int64_t count = count_of(planned), supervised = supervised_tokens(planned);
+    const std::int64_t count = count_of(planned),
+                       supervised = supervised_tokens(train_data_, planned);
     extras_.clear();
     const double rate = schedule_.learning_rate(step);
     begin_gradients(step, rate);
@@ -196,7 +159,7 @@ class Trainer::Loop {
       const ForwardContext context = context_of(step, micro);
       const LossSum result = objective_->loss(model_, batch, context);
       sources_.add(batch, result.token_nll);
-      add_extras(result.extras, count);
+      add_means(extras_, result.extras, count);
       const Tensor mean = result.sum / static_cast<double>(count);
       loss += mean.item<double>();
       // Before the backward pass, which may apply what it finds.
@@ -288,20 +251,7 @@ class Trainer::Loop {
 
   void tell_evaluation(const EvalResult& result, double epoch, double seconds) {
     ordered_json line = {{"step", state_.step}, {"epoch", epoch}, {"eval_loss", result.loss}};
-    std::string text;
-    if (config_.stage == Stage::sft) {
-      text = fmt::format("perplexity {:.3f}, token accuracy {:.1f} %", result.perplexity(),
-                         100 * result.token_accuracy);
-      line["eval_perplexity"] = result.perplexity();
-      line["eval_token_accuracy"] = result.token_accuracy;
-    }
-    for (const NamedSum& extra : result.extras) {
-      line["eval_" + std::string(extra.name)] = extra.value;
-      if (extra.name == std::string_view("rewards/margins"))
-        text = fmt::format("margin {:.3f}", extra.value);
-      if (extra.name == std::string_view("rewards/accuracies"))
-        text += fmt::format(", the chosen answer preferred in {:.1f} %", 100 * extra.value);
-    }
+    const std::string text = describe_evaluation(result, config_.stage == Stage::sft, line);
     log_info("eval", "step {}: loss {:.4f}, {} ({})", state_.step, result.loss, text,
              format_seconds(seconds));
     write_metrics(line);
@@ -351,28 +301,11 @@ class Trainer::Loop {
     if (!keep_best_ || state_.best_step == 0) save_result();
   }
 
-  void add_extras(const std::vector<NamedSum>& sums, std::int64_t count) {
-    if (extras_.empty()) {
-      for (const NamedSum& sum : sums) extras_.push_back({sum.name, 0.0});
-    }
-    for (std::size_t i = 0; i < sums.size(); ++i)
-      extras_[i].value += sums[i].value / static_cast<double>(count);
-  }
-
   /// What the step's loss is divided by.
   std::int64_t count_of(const PlannedStep& planned) const {
     std::int64_t count = 0;
     for (const auto& micro_batch : planned.micro_batches)
       count += objective_->count(train_data_, micro_batch);
-    return count;
-  }
-
-  std::int64_t supervised_tokens(const PlannedStep& planned) const {
-    std::int64_t count = 0;
-    for (const auto& micro_batch : planned.micro_batches) {
-      for (const std::int64_t index : micro_batch)
-        count += train_data_.examples[static_cast<std::size_t>(index)].supervised_tokens;
-    }
     return count;
   }
 

@@ -17,6 +17,7 @@ SCHEMA = json.loads((SOURCE_DIR / "docs/config.schema.json").read_text())["prope
 CANONICAL = re.findall(r"^\| `(\w+)` \|", (SOURCE_DIR / "docs/config.md").read_text(), re.MULTILINE)
 ADAPTER = {"method": "adapter", "lora_rank": None}
 FULL = {"method": "full", "lora_rank": None, "learning_rate": 1e-3}
+DPO = {"stage": "dpo", "datasets": ["PAIRS"]}
 EVAL = {"eval_datasets": ["EVAL"], "eval_steps": 1}
 # What the words in capitals stand for is made by the fixture `paths`.
 
@@ -88,8 +89,10 @@ ROWS = {
     "gradient_checkpointing": (True, {}),
     "neftune_noise_alpha": (5, {}),
     "label_smoothing": (0.3, {}),
-    "beta": (0.5, {}),
-    "reference_adapter": ("ADAPTER", {}),
+    "loss_type": ("hinge", DPO),
+    "beta": (0.5, DPO),
+    "simpo_gamma": (2, {**DPO, "stage": "simpo"}),
+    "reference_adapter": ("ADAPTER", DPO),
     "eval_steps": (1, {**EVAL, "eval_steps": None}),
     "save_steps": (1, {}),
     "logging_steps": (2, {}),
@@ -103,6 +106,9 @@ ROWS = {
                               "lr_scheduler_type": "constant", "max_steps": 12}),
     "interrupt_grace_seconds": (1, {}),
     "num_threads": (2, {}),
+    "terms": ("TERMS", {}),
+    "format_check": ("[a-z]+", {}),
+    "scorer": ("cat", {}),
 }
 
 # Keys whose reader other tests watch, because the result must not change with them or needs more than a run.
@@ -110,12 +116,13 @@ ELSEWHERE = {
     "per_device_eval_batch_size": "test_evaluation_does_not_depend_on_its_batch_size",
     "optimizer_in_backward": "tests/cli/test_optimizers.py: peak memory",
     "gradient_checkpointing": "tests/cli/test_train.py, tests/nn/recompute_test.cpp: peak memory",
-    "prefix_sharing": "the result is the same by definition",
+    "prefix_sharing": "tests/peers/test_prefix_sharing.py: the result is the same by definition",
     "disk_retry_seconds": "tests/cli/test_interrupts.py",
     "interrupt_grace_seconds": "tests/cli/test_interrupts.py",
     "num_threads": "test_threads_are_as_many_as_asked_for",
-    "beta": "preference stages",
-    "reference_adapter": "preference stages",
+    "terms": "tests/cli/test_eval_scores.py",
+    "format_check": "tests/cli/test_eval_scores.py",
+    "scorer": "tests/cli/test_eval_scores.py",
 }
 
 
@@ -139,6 +146,9 @@ def paths(tmp_path_factory, model, rows_file, adapter):
     return {"MODEL": model, "OTHER_MODEL": toy.make_model(folder / "other", seed=4), "EXTRA_MODEL": extra,
             "ADAPTER": adapter, "DATA": rows_file, "EVAL": write_rows(folder / "eval.jsonl", toy.rows(4, seed=8)),
             "CHAT": write_rows(folder / "chat.jsonl", toy.instruction_rows(8)), "USED": used,
+            "PAIRS": write_rows(folder / "pairs.jsonl", [
+                {"prompt": row["prompt"], "chosen": row["completion"], "rejected": other["completion"]}
+                for row, other in zip(toy.rows(6, seed=8), toy.rows(6, seed=9), strict=True)]),
             "ELSEWHERE": folder / "elsewhere"}
 
 

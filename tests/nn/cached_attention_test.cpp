@@ -5,6 +5,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/rand.h>
 
+#include <ATen/Context.h>
 #include <gtest/gtest.h>
 
 namespace finetune {
@@ -14,7 +15,7 @@ namespace {
 /// them, in the slot of one that ended: each as attention over the whole sequence gives it.
 void check(at::ScalarType dtype, std::int64_t dim, const AttentionOptions& options, double bound) {
   constexpr std::int64_t kHeads = 6, kKeyHeads = 2;
-  at::globalContext().defaultGenerator(at::kCPU).set_current_seed(7);
+  at::manual_seed(7);
   const auto made = [&](std::int64_t tokens, std::int64_t heads) {
     return at::rand({tokens, heads, dim}, dtype).sub_(0.5).mul_(4);
   };
