@@ -228,6 +228,13 @@ class CrossChecks {
     }
   }
 
+  void check_eval() {
+    if (c_.stage == Stage::sft) return;
+    add("stage", "stage: " + to_string(c_.stage) +
+                     " trains on pairs of answers, and eval reads rows with one; expected stage=sft "
+                     "and eval_datasets of such rows");
+  }
+
   void check_full() {
     if (c_.method == Method::full && c_.trainable_modules && c_.freeze_trainable_layers != 0) {
       add("freeze_trainable_layers", "freeze_trainable_layers and trainable_modules" +
@@ -279,6 +286,7 @@ void validate(const Config& config, ConfigUse use) {
   visit_fields(config, AvailabilityCheck{config, problems});
   CrossChecks checks(config, problems);
   checks.check_model();
+  if (use == ConfigUse::eval) checks.check_eval();
   if (use == ConfigUse::train || use == ConfigUse::plan) {
     checks.check_data();
     checks.check_length();

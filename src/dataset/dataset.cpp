@@ -49,6 +49,7 @@ class DatasetReader {
   DatasetReader(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
                 const DatasetOptions& options)
       : tokenizer_(tokenizer), template_(chat_template), options_(options) {
+    FT_CHECK(!options.pairs || !options.keep_texts, "texts are kept of rows with one answer");
     dataset_.examples_per_row = options.pairs ? 2 : 1;
   }
 
@@ -198,7 +199,7 @@ class DatasetReader {
     if (!fit_length(example, row)) return false;
     example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1,
                       row.element == 0 ? row.line : row.element};
-    if (options_.keep_texts && !row.text) {
+    if (options_.keep_texts) {
       row.text = row_text(content, tokenizer_, template_);
       row.text->source = std::move(row.notes.source);
       row.text->tags = std::move(row.notes.tags);

@@ -121,3 +121,10 @@ def test_resumed_run_has_the_same_bytes(tmp_path, settings):
 def run_away(path):
     import shutil
     shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("more", [[], ["--generate"], ["--predictions", "-"]], ids=" ".join)
+def test_eval_says_that_it_takes_no_pairs(settings, more):
+    keys = {"model_name_or_path": settings["model_name_or_path"], "template": "none", "stage": "dpo"}
+    done = run("eval", f"eval_datasets=[{settings['datasets'][0]}]", *(f"{key}={value}" for key, value in keys.items()), *more, expect=2)
+    assert "stage: dpo" in done.stderr and "stage=sft" in done.stderr
