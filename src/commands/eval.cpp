@@ -38,18 +38,8 @@ struct Variants {
   std::vector<std::string> adapters;
   bool full = false;  ///< the one in `adapters` is a model folder
 
-  /// "adapter" where there is one, else the end of its path that tells it from the others.
   std::string name(std::size_t index) const {
-    if (adapters.size() == 1) return "adapter";
-    const auto last = [](const std::string& path) {
-      const fs::path clean = fs::path(path).lexically_normal();
-      return clean.has_filename() ? clean.filename().string()
-                                  : clean.parent_path().filename().string();
-    };
-    const auto same = std::count_if(adapters.begin(), adapters.end(), [&](const std::string& path) {
-      return last(path) == last(adapters[index]);
-    });
-    return same == 1 ? last(adapters[index]) : adapters[index];
+    return adapters.size() == 1 ? "adapter" : adapter_name(adapters, index);
   }
 };
 

@@ -127,18 +127,6 @@ class Answers {
   std::vector<std::vector<std::int32_t>> ids_;
 };
 
-/// The last part of the path where that tells it from the others, else the path.
-std::string adapter_name(const std::vector<std::string>& paths, std::size_t index) {
-  const auto last = [](const std::string& path) {
-    const std::filesystem::path clean = std::filesystem::path(path).lexically_normal();
-    return (clean.has_filename() ? clean : clean.parent_path()).filename().string();
-  };
-  const auto same = std::count_if(paths.begin(), paths.end(), [&](const std::string& path) {
-    return last(path) == last(paths[index]);
-  });
-  return same == 1 && last(paths[index]) != "base" ? last(paths[index]) : paths[index];
-}
-
 void run_generate(const GenerateVerbOptions& options) {
   const Config config = config_of(options);
   if (options.config.show_config) return write_output("-", show_config(config));

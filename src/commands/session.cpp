@@ -160,6 +160,17 @@ CausalLM load_base(const Config& config, ModelUse use) {
   return model;
 }
 
+std::string adapter_name(const std::vector<std::string>& paths, std::size_t index) {
+  const auto last = [](const std::string& path) {
+    const std::filesystem::path clean = std::filesystem::path(path).lexically_normal();
+    return (clean.has_filename() ? clean : clean.parent_path()).filename().string();
+  };
+  const auto same = std::count_if(paths.begin(), paths.end(), [&](const std::string& path) {
+    return last(path) == last(paths[index]);
+  });
+  return same == 1 && last(paths[index]) != "base" ? last(paths[index]) : paths[index];
+}
+
 void write_output(const std::string& destination, const std::string& text) {
   if (destination != "-") return write_file_atomically(destination, text);
   std::fwrite(text.data(), 1, text.size(), stdout);

@@ -50,6 +50,10 @@ TextTools load_text_tools(const Config& config);
 /// Loads the base model on the device and in the type that the configuration asks for, and says so.
 CausalLM load_base(const Config& config, ModelUse use);
 
+/// What tells one of several adapters from the others: the end of its path, or where another has
+/// that too, or it is "base" (which is the model without one), the whole path.
+std::string adapter_name(const std::vector<std::string>& paths, std::size_t index);
+
 /// Prints text to standard output, or writes it to a file atomically; "-" is standard output.
 void write_output(const std::string& destination, const std::string& text);
 

@@ -80,9 +80,7 @@ Reference reference_of(const Config& config, CausalLM& model, const Data& data) 
   if (!config.reference_adapter) return reference;
   attach_adapter(model, read_adapter(*config.reference_adapter));
   const auto score = [&](const Dataset& dataset) {
-    std::vector<double> sums = evaluate(model, dataset, config.eval_batch_size()).nll;
-    for (double& sum : sums) sum = -sum;
-    return sums;
+    return answer_log_probabilities(model, dataset, config.eval_batch_size());
   };
   reference.train = score(data.train);
   if (data.eval) reference.eval = score(*data.eval);

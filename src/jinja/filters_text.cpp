@@ -47,7 +47,7 @@ Value filter_title(In in, Self self, Args arguments) {
     } else {
       append_lower(out, c);
     }
-    starts = is_space(c) || c == '-' || c == '(' || c == '[' || c == '{' || c == '<';
+    starts = is_python_space(c) || c == '-' || c == '(' || c == '[' || c == '{' || c == '<';
   });
 }
 

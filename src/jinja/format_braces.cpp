@@ -122,7 +122,7 @@ std::string whole_digits(std::uint64_t size, const Specification& spec) {
       digits = fmt::format("{:b}", size);
       break;
     case 'c':
-      append_code_point(digits, static_cast<char32_t>(std::min<std::uint64_t>(size, 0x10FFFF)));
+      append_utf8(digits, static_cast<char32_t>(std::min<std::uint64_t>(size, 0x10FFFF)));
       return digits;
     default:
       fail(ErrorKind::data, "Unknown format code '{}' for object of type 'int'", spec.type);

@@ -153,8 +153,8 @@ class PercentFormat {
         if (value.is(Kind::text)) {
           c = bytes_of(value);
         } else {
-          append_code_point(c, static_cast<char32_t>(std::clamp<std::int64_t>(
-                                   require_whole(value, "%c"), 0, 0x10FFFF)));
+          append_utf8(c, static_cast<char32_t>(
+                             std::clamp<std::int64_t>(require_whole(value, "%c"), 0, 0x10FFFF)));
         }
         if (count_code_points(c) != 1) fail(ErrorKind::data, "%c requires int or char");
         return add_padded(text_of(heap.text(c)), directive);

@@ -266,7 +266,7 @@ class Lexer {
       for (int i = 0; i < 2 && at < text_.size() && text_[at] >= '0' && text_[at] <= '7'; ++i) {
         code = code * 8 + static_cast<char32_t>(text_[at++] - '0');
       }
-      append_code_point(value, code);
+      append_utf8(value, code);
     } else if (c == 'N') {
       fail_here("\\N{{...}} in a string is not supported; write the character itself");
     } else {
@@ -285,7 +285,7 @@ class Lexer {
     }
     if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))
       fail_here("an escape of a string is no Unicode character");
-    append_code_point(value, code);
+    append_utf8(value, code);
   }
 
   void read_symbol(std::string& open) {

@@ -120,7 +120,7 @@ Value method_isalpha(In in, Self self, Args arguments) {
   return all_of(in, self, arguments, is_letter);
 }
 Value method_isspace(In in, Self self, Args arguments) {
-  return all_of(in, self, arguments, is_space);
+  return all_of(in, self, arguments, is_python_space);
 }
 Value method_isprintable(In in, Self self, Args arguments) {
   return bytes_of(self).empty() ? Value::of_bool(true) : all_of(in, self, arguments, is_printable);

@@ -42,7 +42,7 @@ std::vector<Value> split_words(const Heap& heap, Self self, std::int64_t max_spl
     const std::size_t begin = at;
     while (at < bytes.size()) {
       std::size_t next = at;
-      if (is_space(next_code_point(bytes, next))) break;
+      if (is_python_space(next_code_point(bytes, next))) break;
       at = next;
     }
     words.emplace_back(begin, at);
@@ -276,7 +276,7 @@ Value method_expandtabs(In in, Self self, Args arguments) {
       column += spaces;
       return;
     }
-    append_code_point(out, c);
+    append_utf8(out, c);
     column = c == '\n' || c == '\r' ? 0 : column + 1;
   });
 }

@@ -56,7 +56,7 @@ void add_quoted(TextBuilder& builder, const TextObject& text) {
     } else if (c == '\t') {
       out += "\\t";
     } else if (is_printable(c)) {
-      append_code_point(out, c);
+      append_utf8(out, c);
     } else {
       append_escape(out, c);
     }
@@ -316,7 +316,7 @@ class JsonWriter {
       const unsigned rest = static_cast<unsigned>(c) - 0x10000;
       out += fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + (rest >> 10), 0xDC00 + (rest & 0x3FF));
     } else {
-      append_code_point(out, c);
+      append_utf8(out, c);
     }
   }
 

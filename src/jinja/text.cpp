@@ -118,7 +118,7 @@ Value escape(const Heap& heap, const Value& text) {
         out += "&#39;";
         break;
       default:
-        append_code_point(out, c);
+        append_utf8(out, c);
     }
   });
   const TextObject& object = text_of(escaped);

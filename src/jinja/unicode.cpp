@@ -25,27 +25,6 @@ char32_t next_code_point(std::string_view text, std::size_t& position) {
   return code_point;
 }
 
-void append_code_point(std::string& text, char32_t code_point) {
-  const auto put = [&](char32_t byte) {
-    text += static_cast<char>(static_cast<unsigned char>(byte));
-  };
-  if (code_point < 0x80) {
-    put(code_point);
-  } else if (code_point < 0x800) {
-    put(0xC0 | (code_point >> 6));
-    put(0x80 | (code_point & 0x3F));
-  } else if (code_point < 0x10000) {
-    put(0xE0 | (code_point >> 12));
-    put(0x80 | ((code_point >> 6) & 0x3F));
-    put(0x80 | (code_point & 0x3F));
-  } else {
-    put(0xF0 | (code_point >> 18));
-    put(0x80 | ((code_point >> 12) & 0x3F));
-    put(0x80 | ((code_point >> 6) & 0x3F));
-    put(0x80 | (code_point & 0x3F));
-  }
-}
-
 std::size_t count_code_points(std::string_view text) {
   std::size_t count = 0;
   for (const char byte : text) count += (static_cast<unsigned char>(byte) & 0xC0) != 0x80 ? 1 : 0;
@@ -61,16 +40,10 @@ std::vector<std::size_t> code_point_offsets(std::string_view text) {
   return offsets;
 }
 
-bool is_space(char32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
-         c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
-         c == 0x205F || c == 0x3000;
-}
-
 std::size_t skip_space(std::string_view text, std::size_t position) {
   while (position < text.size()) {
     std::size_t next = position;
-    if (!is_space(next_code_point(text, next))) break;
+    if (!is_python_space(next_code_point(text, next))) break;
     position = next;
   }
   return position;
@@ -81,7 +54,7 @@ std::size_t trim_space(std::string_view text, std::size_t begin, std::size_t end
     std::size_t start = end - 1;
     while (start > begin && (static_cast<unsigned char>(text[start]) & 0xC0) == 0x80) --start;
     std::size_t next = start;
-    if (!is_space(next_code_point(text, next))) break;
+    if (!is_python_space(next_code_point(text, next))) break;
     end = start;
   }
   return end;
@@ -123,8 +96,7 @@ void append_upper(std::string& text, char32_t c) {
   if (c == kSharpS) {
     text += "SS";
   } else {
-    append_code_point(text,
-                      static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c))));
+    append_utf8(text, static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c))));
   }
 }
 
@@ -132,8 +104,7 @@ void append_lower(std::string& text, char32_t c) {
   if (c == 0x130) {  // the capital dotted I becomes two
     text += "i\xCC\x87";
   } else {
-    append_code_point(text,
-                      static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+    append_utf8(text, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
   }
 }
 
@@ -141,8 +112,7 @@ void append_title(std::string& text, char32_t c) {
   if (c == kSharpS) {
     text += "Ss";
   } else {
-    append_code_point(text,
-                      static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))));
+    append_utf8(text, static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))));
   }
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "finetune/base/unicode.h"
+
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -9,15 +11,12 @@ namespace finetune::jinja {
 
 /// The code point at `position`, which moves behind it. The text is UTF-8.
 char32_t next_code_point(std::string_view text, std::size_t& position);
-void append_code_point(std::string& text, char32_t code_point);
 
 /// Number of code points.
 std::size_t count_code_points(std::string_view text);
 /// Byte offset of every code point, and the size of the text.
 std::vector<std::size_t> code_point_offsets(std::string_view text);
 
-/// Python's str.isspace for one code point.
-bool is_space(char32_t code_point);
 /// Begin of the text after its leading white space, and end before its trailing.
 std::size_t skip_space(std::string_view text, std::size_t position);
 std::size_t trim_space(std::string_view text, std::size_t begin, std::size_t end);

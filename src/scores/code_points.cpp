@@ -1,5 +1,7 @@
 #include "scores/code_points.h"
 
+#include "finetune/base/unicode.h"
+
 #include <utf8proc.h>
 
 namespace finetune {
@@ -61,12 +63,6 @@ std::u32string lower_case(const std::u32string& text) {
   return out;
 }
 
-bool is_white_space(char32_t c) {
-  return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 ||
-         c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
-         c == 0x205f || c == 0x3000;
-}
-
 bool is_alphanumeric(char32_t c) {
   const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
   return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO) ||
@@ -83,7 +79,7 @@ std::vector<std::u32string> split_words(const std::u32string& text) {
   std::vector<std::u32string> words;
   for (std::size_t i = 0; i < text.size();) {
     std::size_t end = i;
-    while (end < text.size() && !is_white_space(text[end])) ++end;
+    while (end < text.size() && !is_python_space(text[end])) ++end;
     if (end > i) words.push_back(text.substr(i, end - i));
     i = end + 1;
   }

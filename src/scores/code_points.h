@@ -12,8 +12,6 @@ std::u32string code_points(std::string_view text);
 /// Lower case as Python's str.lower gives it.
 std::u32string lower_case(const std::u32string& text);
 
-/// What Python's str.isspace says of a character.
-bool is_white_space(char32_t c);
 /// A letter, a digit or another number, as Python's str.isalnum.
 bool is_alphanumeric(char32_t c);
 /// A letter of a script that writes no spaces between words (Chinese, Japanese, Thai ...).

@@ -1,5 +1,6 @@
 #include "finetune/scores/text_scores.h"
 
+#include "finetune/base/unicode.h"
 #include "scores/code_points.h"
 
 #include <algorithm>
@@ -39,28 +40,6 @@ std::vector<std::u32string> answer_words(std::string_view text) {
     if (!is_ascii_punctuation(c)) kept += c;
   }
   return split_words(without_articles(kept));
-}
-
-std::string utf8(const std::u32string& text) {
-  std::string out;
-  for (const char32_t c : text) {
-    if (c < 0x80) {
-      out += static_cast<char>(c);
-    } else if (c < 0x800) {
-      out += static_cast<char>(0xc0 | (c >> 6));
-      out += static_cast<char>(0x80 | (c & 0x3f));
-    } else if (c < 0x10000) {
-      out += static_cast<char>(0xe0 | (c >> 12));
-      out += static_cast<char>(0x80 | ((c >> 6) & 0x3f));
-      out += static_cast<char>(0x80 | (c & 0x3f));
-    } else {
-      out += static_cast<char>(0xf0 | (c >> 18));
-      out += static_cast<char>(0x80 | ((c >> 12) & 0x3f));
-      out += static_cast<char>(0x80 | ((c >> 6) & 0x3f));
-      out += static_cast<char>(0x80 | (c & 0x3f));
-    }
-  }
-  return out;
 }
 
 double f_measure(double precision, double recall) {
@@ -161,7 +140,7 @@ std::u32string part_pairs(const std::u32string& text, std::u32string_view before
 /// mteval-v13a's words, as sacrebleu has them.
 Words bleu_words(std::string_view segment) {
   std::u32string text = code_points(segment);
-  while (!text.empty() && is_white_space(text.back())) text.pop_back();
+  while (!text.empty() && is_python_space(text.back())) text.pop_back();
   replace_all(text, U"<skipped>", U"");
   replace_all(text, U"-\n", U"");
   replace_all(text, U"\n", U" ");
@@ -189,7 +168,7 @@ Words bleu_words(std::string_view segment) {
 std::u32string without_spaces(std::string_view text) {
   std::u32string out;
   for (const char32_t c : code_points(text)) {
-    if (!is_white_space(c)) out += c;
+    if (!is_python_space(c)) out += c;
   }
   return out;
 }
@@ -212,7 +191,7 @@ std::string normalize_answer(std::string_view text) {
   std::string out;
   for (const std::u32string& word : answer_words(text)) {
     if (!out.empty()) out += ' ';
-    out += utf8(word);
+    for (const char32_t c : word) append_utf8(out, c);
   }
   return out;
 }

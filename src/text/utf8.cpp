@@ -37,12 +37,6 @@ std::size_t maximal_subpart(std::string_view bytes) {
 
 }  // namespace
 
-void append_utf8(std::string& text, char32_t value) {
-  utf8proc_uint8_t bytes[4];
-  const auto size = utf8proc_encode_char(static_cast<utf8proc_int32_t>(value), bytes);
-  text.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(size));
-}
-
 bool is_space(char32_t value) {
   if (value < 0x80) return value == ' ' || (value >= 0x09 && value <= 0x0D);
   if (value == 0x85) return true;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "finetune/base/unicode.h"
+
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -28,9 +30,6 @@ inline CodePoint code_point_at(std::string_view text, std::size_t position) {
 
 /// True for the second and later bytes of a character.
 inline bool is_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
-
-/// Appends the UTF-8 of a character.
-void append_utf8(std::string& text, char32_t value);
 
 /// Unicode's White_Space property (Rust's `\s` and char::is_whitespace).
 bool is_space(char32_t value);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 namespace finetune {
@@ -27,6 +28,13 @@ std::vector<double> sum_by_example(const Dataset& dataset, std::span<const std::
   return sums;
 }
 
+TokenScores score_batch(const CausalLM& model, const Batch& batch) {
+  const at::NoGradGuard no_grad;
+  const Tensor hidden =
+      model.hidden_states(batch.input_ids, Segments(batch.starts, batch.parents), ForwardContext{});
+  return score_tokens(hidden.index_select(0, batch.target_rows), model.head(), batch.targets);
+}
+
 EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t rows_per_batch,
                     bool share_prefixes) {
   const at::NoGradGuard no_grad;
@@ -39,10 +47,7 @@ EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t 
         static_cast<std::size_t>(std::min(batch_size, count - begin)));
     std::iota(indices.begin(), indices.end(), begin);
     const Batch batch = make_batch(dataset, indices, share_prefixes).to(model.device);
-    const Tensor hidden = model.hidden_states(
-        batch.input_ids, Segments(batch.starts, batch.parents), ForwardContext{});
-    const TokenScores scores =
-        score_tokens(hidden.index_select(0, batch.target_rows), model.head(), batch.targets);
+    const TokenScores scores = score_batch(model, batch);
     correct += scores.correct.sum().item<std::int64_t>();
     const std::vector<double> sums = sum_by_example(dataset, indices, scores.nll);
     result.nll.insert(result.nll.end(), sums.begin(), sums.end());
@@ -53,6 +58,13 @@ EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t 
   result.loss = total / tokens;
   result.token_accuracy = static_cast<double>(correct) / tokens;
   return result;
+}
+
+std::vector<double> answer_log_probabilities(const CausalLM& model, const Dataset& dataset,
+                                             std::int64_t rows_per_batch, bool share_prefixes) {
+  std::vector<double> sums = evaluate(model, dataset, rows_per_batch, share_prefixes).nll;
+  std::transform(sums.begin(), sums.end(), sums.begin(), std::negate<>());
+  return sums;
 }
 
 }  // namespace finetune

@@ -2,7 +2,7 @@
 
 #include "finetune/base/file.h"
 #include "finetune/formats/safetensors.h"
-#include "finetune/nn/loss.h"
+#include "finetune/train/evaluate.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -72,16 +72,12 @@ std::string first_nonfinite_gradient(const FlatParameters& parameters) {
 
 void find_rows(const CausalLM& model, const Dataset& dataset,
                const std::vector<std::int64_t>& indices, Nonfinite& found) {
-  const at::NoGradGuard no_grad;
   std::vector<std::string> all;
   for (const std::int64_t index : indices) {
     const std::string row = dataset.where(dataset.examples[static_cast<std::size_t>(index)]);
     all.push_back(row);
     const Batch batch = make_batch(dataset, std::vector{index}).to(model.device);
-    const Tensor hidden = model.hidden_states(batch.input_ids, batch.starts, ForwardContext{});
-    const TokenScores scores =
-        score_tokens(hidden.index_select(0, batch.target_rows), model.head(), batch.targets);
-    if (!is_finite(scores.nll)) found.rows.push_back(row);
+    if (!is_finite(score_batch(model, batch).nll)) found.rows.push_back(row);
   }
   found.rows_are_culprits = !found.rows.empty();
   if (!found.rows_are_culprits) found.rows = all;

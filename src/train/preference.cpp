@@ -6,9 +6,6 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
-#include <algorithm>
-#include <functional>
-
 namespace finetune {
 
 namespace {
@@ -119,13 +116,6 @@ EvalResult PreferenceObjective::judge(const Dataset& dataset,
   result.extras = sums_of(terms, scores);
   for (NamedSum& extra : result.extras) extra.value /= static_cast<double>(dataset.rows());
   return result;
-}
-
-std::vector<double> answer_log_probabilities(const CausalLM& model, const Dataset& dataset,
-                                             std::int64_t rows_per_batch, bool share_prefixes) {
-  std::vector<double> sums = evaluate(model, dataset, rows_per_batch, share_prefixes).nll;
-  std::transform(sums.begin(), sums.end(), sums.begin(), std::negate<>());
-  return sums;
 }
 
 }  // namespace finetune

@@ -24,10 +24,9 @@ class PreferenceObjective : public Objective {
                const ForwardContext& context) const override;
   EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t rows_per_batch,
                       bool share_prefixes) const override;
-  /// The same from log-probabilities that are known, one for each example of the data set.
-  EvalResult judge(const Dataset& dataset, const std::vector<double>& log_probabilities) const;
 
  private:
+  EvalResult judge(const Dataset& dataset, const std::vector<double>& log_probabilities) const;
   PairScores pair_scores(std::span<const std::int64_t> examples, const Tensor& log_probabilities,
                          const Tensor& tokens) const;
 
@@ -36,10 +35,5 @@ class PreferenceObjective : public Objective {
 };
 
 PreferenceSettings preference_settings(const Config& config);
-
-/// The log-probability of every example's answer as the model stands. Shorter than the data set
-/// when interrupt_signal() is set.
-std::vector<double> answer_log_probabilities(const CausalLM& model, const Dataset& dataset,
-                                             std::int64_t rows_per_batch, bool share_prefixes);
 
 }  // namespace finetune

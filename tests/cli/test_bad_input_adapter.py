@@ -1,13 +1,11 @@
 """Adapters that are wrong (exit code 4) and places that cannot be written (2 and 5)."""
 
 import fcntl
-import json
 import os
 
 import numpy
 import toy
-from bad_input import Case, table_of
-from safetensors.numpy import load_file, save_file
+from bad_input import Case, changed_fields, changed_tensors, table_of
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -27,18 +25,11 @@ def adapter(name, damage, *says, code=4, verb="eval"):
 
 
 def tensors(change):
-    def damage(folder):
-        values = load_file(folder / WEIGHTS)
-        change(values)
-        save_file(values, folder / WEIGHTS)
-    return damage
+    return changed_tensors(WEIGHTS, change)
 
 
 def config(**values):
-    def damage(folder):
-        content = {**json.loads((folder / CONFIG).read_text()), **values}
-        (folder / CONFIG).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
-    return damage
+    return changed_fields(CONFIG, values)
 
 
 def file(name, content):

@@ -5,7 +5,7 @@ import os
 import struct
 
 import numpy
-from bad_input import Case, table_of
+from bad_input import Case, changed_fields, changed_tensors, table_of
 from safetensors.numpy import load_file, save_file
 
 WEIGHTS = "model.safetensors"
@@ -49,20 +49,12 @@ def entry(**values):
 
 
 def tensors(change):
-    def damage(folder):
-        values = load_file(folder / WEIGHTS)
-        change(values)
-        save_file(values, folder / WEIGHTS)
-    return damage
+    return changed_tensors(WEIGHTS, change)
 
 
 def config(**values):
     """Changes fields of config.json; None removes one."""
-    def damage(folder):
-        content = {**json.loads((folder / "config.json").read_text()), **values}
-        (folder / "config.json").write_text(
-            json.dumps({key: value for key, value in content.items() if value is not None}))
-    return damage
+    return changed_fields("config.json", values)
 
 
 def file(name, content):

@@ -19,6 +19,7 @@ from typing import Callable
 import pytest
 from program import BIN, write_config
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 SECONDS = 60  # a case that takes longer hangs
 MEMORY = 2 << 30  # bytes; LibTorch and a toy model take 0.3 GB
@@ -68,6 +69,23 @@ class Place:
         more = ["--adapter", adapter] if adapter else []
         return ["eval", "--model", model or self.model, *more, "--data", data or self.rows, "template=none",
                 "device=cpu", "num_threads=1"]
+
+
+def changed_tensors(name, change):
+    """Damage of a folder: the tensors of one of its safetensors files, a dict that `change` works on."""
+    def damage(folder):
+        values = load_file(folder / name)
+        change(values)
+        save_file(values, folder / name)
+    return damage
+
+
+def changed_fields(name, values):
+    """Damage of a folder: fields of one of its JSON files; None removes one."""
+    def damage(folder):
+        content = {**json.loads((folder / name).read_text()), **values}
+        (folder / name).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    return damage
 
 
 @dataclasses.dataclass

@@ -2,6 +2,7 @@
 
 #include "finetune/dataset/batch.h"
 #include "finetune/model/causal_lm.h"
+#include "finetune/nn/loss.h"
 
 #include <cstdint>
 #include <span>
@@ -25,6 +26,9 @@ struct EvalResult {
   double perplexity() const;
 };
 
+/// Every supervised token of a batch, without training and without a gradient.
+TokenScores score_batch(const CausalLM& model, const Batch& batch);
+
 /// The sum of each example's token losses, in the order of `indices`. `token_nll` [M]: of a batch
 /// of these examples, whose targets stand in their order.
 std::vector<double> sum_by_example(const Dataset& dataset, std::span<const std::int64_t> indices,
@@ -35,5 +39,11 @@ std::vector<double> sum_by_example(const Dataset& dataset, std::span<const std::
 /// early, with what was done so far, when interrupt_signal() is set.
 EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t rows_per_batch,
                     bool share_prefixes = false);
+
+/// The log-probability of every example's answer as the model stands. Shorter than the data set
+/// when interrupt_signal() is set.
+std::vector<double> answer_log_probabilities(const CausalLM& model, const Dataset& dataset,
+                                             std::int64_t rows_per_batch,
+                                             bool share_prefixes = false);
 
 }  // namespace finetune
