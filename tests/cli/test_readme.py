@@ -1,5 +1,7 @@
-"""The commands of the README, as printed, on the embedded model; training is cut to two steps, answers to eight tokens."""
+"""The commands of the README and of pages in docs/, as printed, on the embedded model; training is cut to two steps,
+answers to eight tokens."""
 
+import json
 import os
 import re
 import shlex
@@ -9,11 +11,18 @@ import pytest
 from program import BIN, SOURCE_DIR
 
 README = SOURCE_DIR / "README.md"
+PAGES = ["README.md", "docs/eval.md", "docs/generate.md", "docs/preferences.md"]
+TRAIN = ["finetune", "train", "--config", "configs/lora.yaml"]
+# What the pages take for granted beside configs/ and data/.
+FILES = {"answers.jsonl": {"prediction": "kubectl get pods", "reference": "kubectl get pods -A"},
+         "questions.jsonl": {"instruction": "What is an Ingress?"},
+         "pairs.jsonl": {"prompt": "List the pods.", "chosen": "kubectl get pods", "rejected": "Look at the dashboard."}}
 SHORT = {"train": ["max_steps=2", "eval_steps=2"], "eval": ["--max-new-tokens", "8"], "merge": [], "generate": []}
 
 
-def commands():
-    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+def commands(page):
+    text = (SOURCE_DIR / page).read_text().replace("\\\n", "")
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line.removeprefix("$ ").split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [shlex.split(line) for line in lines if line.startswith("finetune ")]
 
@@ -27,14 +36,19 @@ def test_readme_names_what_exists():
     assert not missing
 
 
-def test_commands(tmp_path):
+@pytest.mark.parametrize("page", PAGES)
+def test_commands(tmp_path, page):
     if not (SOURCE_DIR / "data/tiny-base/model.safetensors").exists():
         pytest.skip("no embedded model in this tree")
     for name in ("configs", "data"):
         (tmp_path / name).symlink_to(SOURCE_DIR / name)
-    assert commands()
-    for command in commands():
+    for name, row in FILES.items():
+        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    printed = commands(page)
+    assert printed
+    for command in printed if TRAIN in printed else [TRAIN, *printed]:
         verb = command[1]
-        done = subprocess.run([BIN, *command[1:], *SHORT.get(verb, [])], cwd=tmp_path, capture_output=True,
+        short = [] if "--answers" in command else SHORT.get(verb, [])
+        done = subprocess.run([BIN, *command[1:], *short], cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL,
                               text=True, timeout=900, env={**os.environ})
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
