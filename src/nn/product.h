@@ -5,8 +5,9 @@
 namespace finetune {
 
 /// x [N, I], weight [O, I], bias [O] or undefined -> x weight^T + bias [N, O]. No gradient.
-/// In float32 on the CPU by the library that is faster here: LibTorch's own choice (MKL), which
-/// takes an old path on some processors, or oneDNN, measured once in a process.
+/// In float32 on the CPU by the library that is faster there: LibTorch's own choice (MKL), which
+/// takes an old path on some processors, or oneDNN. The processor decides, so that the same machine
+/// gives the same bytes.
 Tensor linear_product(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 
 /// dy [N, O], weight [O, I] -> dy weight [N, I]. The same.
