@@ -21,8 +21,9 @@ namespace {
 constexpr int kStateVersion = 2;
 
 /// Settings that do not change what is computed.
-const std::set<std::string, std::less<>> kFree = {"output_dir", "overwrite_output_dir",
-                                                  "save_total_limit", "disk_retry_seconds"};
+const std::set<std::string, std::less<>> kFree = {
+    "output_dir",   "overwrite_output_dir", "save_total_limit", "disk_retry_seconds",
+    "eval_samples", "tensorboard",          "prometheus_file"};
 
 ordered_json read_state(const fs::path& path) {
   ordered_json state = ordered_json::parse(read_file(path, ErrorKind::model), nullptr, false);

@@ -22,7 +22,4 @@ class MetricsFile {
   std::ofstream file_;
 };
 
-/// The peak resident set of this process so far.
-std::uint64_t peak_memory_bytes();
-
 }  // namespace finetune

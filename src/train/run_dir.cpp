@@ -91,6 +91,9 @@ bool RunDir::holds_run() const {
 void RunDir::remove_run() const {
   for (const std::int64_t step : checkpoints(path_)) remove_checkpoint(step);
   for (const char* name : kResultFiles) fs::remove(path_ / name);
+  // What tells of the run.
+  for (const char* name : {"samples.jsonl", "report.json", "report.html"}) fs::remove(path_ / name);
+  fs::remove_all(path_ / "tensorboard");
 }
 
 fs::path RunDir::checkpoint(std::int64_t step) const {

@@ -3,10 +3,12 @@
 #include "finetune/base/error.h"
 #include "finetune/base/interrupt.h"
 #include "finetune/base/log.h"
+#include "finetune/base/machine.h"
 #include "finetune/base/random.h"
 #include "finetune/base/text.h"
 #include "finetune/train/evaluate.h"
 #include "finetune/train/objective.h"
+#include "finetune/train/step_plan.h"
 #include "train/artifact.h"
 #include "train/backward_updates.h"
 #include "train/checkpoint.h"
@@ -16,7 +18,7 @@
 #include "train/progress.h"
 #include "train/schedule.h"
 #include "train/source_loss.h"
-#include "train/step_plan.h"
+#include "train/telemetry.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/isfinite.h>
@@ -54,6 +56,7 @@ class Trainer::Loop {
         model_(inputs.model),
         train_data_(inputs.train_data),
         eval_data_(inputs.eval_data),
+        on_evaluation_(std::move(inputs.on_evaluation)),
         run_(run),
         parameters_(inputs.parameters, trained_dtype(config_), !config_.optimizer_in_backward),
         optimizer_(config_, parameters_),
@@ -72,6 +75,7 @@ class Trainer::Loop {
     const auto begin = Clock::now();
     if (start.resume) restore(start.allow_changed);
     metrics_.emplace(run_.path() / kMetricsFile, restored_ ? state_.step : -1);
+    telemetry_.emplace(config_, run_.path(), restored_ ? state_.step : -1, plan_.total_steps());
     if (!restored_ && eval_data_ != nullptr) report_.first_eval_loss = evaluate_now(0.0).loss;
     if (state_.evaluation_pending) judge(evaluate_now(plan_.step(state_.step).epoch));
     Progress progress(plan_.total_steps(), state_.step);
@@ -83,6 +87,7 @@ class Trainer::Loop {
     }
     progress.clear();
     progress_ = nullptr;
+    telemetry_->finish();
     if (interrupt_signal() == 0) save_final_result();
     fill_report(seconds_since(begin));
     return report_;
@@ -170,7 +175,12 @@ class Trainer::Loop {
         {"peak_memory_bytes", peak_memory_bytes()}};
     if (const ordered_json means = sources_.means(); !means.is_null())
       line["loss_by_source"] = means;
+    write_metrics(line);
+  }
+
+  void write_metrics(const ordered_json& line) {
     metrics_->write(line);
+    telemetry_->tell(line);
   }
 
   /// Evaluation, then checkpoint: what a checkpoint of step n says includes the evaluation at step
@@ -192,11 +202,12 @@ class Trainer::Loop {
     log_info("eval", "step {}: loss {:.4f}, perplexity {:.3f}, token accuracy {:.1f} % ({})",
              state_.step, result.loss, result.perplexity(), 100 * result.token_accuracy,
              format_seconds(seconds_since(begin)));
-    metrics_->write({{"step", state_.step},
-                     {"epoch", epoch},
-                     {"eval_loss", result.loss},
-                     {"eval_perplexity", result.perplexity()},
-                     {"eval_token_accuracy", result.token_accuracy}});
+    write_metrics({{"step", state_.step},
+                   {"epoch", epoch},
+                   {"eval_loss", result.loss},
+                   {"eval_perplexity", result.perplexity()},
+                   {"eval_token_accuracy", result.token_accuracy}});
+    if (on_evaluation_) on_evaluation_(state_.step);
     return result;
   }
 
@@ -292,6 +303,7 @@ class Trainer::Loop {
   CausalLM& model_;
   const Dataset& train_data_;
   const Dataset* eval_data_;
+  std::function<void(std::int64_t step)> on_evaluation_;
   RunDir& run_;
   FlatParameters parameters_;
   Optimizer optimizer_;
@@ -306,6 +318,7 @@ class Trainer::Loop {
   bool restored_ = false;
   std::int64_t last_saved_ = -1;
   std::optional<MetricsFile> metrics_;
+  std::optional<Telemetry> telemetry_;
   Progress* progress_ = nullptr;
   TrainReport report_;
 };

@@ -1,4 +1,4 @@
-"""The commands of the README, as printed, on the embedded model; training is cut to two steps, answers to eight tokens."""
+"""The commands of the README and of docs/watching.md, as printed, on the embedded model; training is cut to two steps, answers to eight tokens."""
 
 import os
 import re
@@ -6,14 +6,17 @@ import shlex
 import subprocess
 
 import pytest
+import yaml
 from program import BIN, SOURCE_DIR
 
 README = SOURCE_DIR / "README.md"
+PAGES = [README, SOURCE_DIR / "docs/watching.md"]
 SHORT = {"train": ["max_steps=2", "eval_steps=2"], "eval": ["--max-new-tokens", "8"], "merge": [], "generate": []}
 
 
 def commands():
-    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    text = "\n".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line.removeprefix("$ ").split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [shlex.split(line) for line in lines if line.startswith("finetune ")]
 
@@ -38,3 +41,19 @@ def test_commands(tmp_path):
         done = subprocess.run([BIN, *command[1:], *SHORT.get(verb, [])], cwd=tmp_path, capture_output=True,
                               text=True, timeout=900, env={**os.environ})
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_kubernetes_job(tmp_path):
+    block = re.search(r"^```yaml\n(.*?)^```", (SOURCE_DIR / "docs/kubernetes.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    job = yaml.safe_load(block)
+    pod = job["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert job["kind"] == "Job" and pod["restartPolicy"] == "Never"  # podFailurePolicy needs it
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    arguments = [word.replace("/runs", str(tmp_path)) for word in container["args"]]
+    for _ in range(2):  # the first Pod and a later one
+        done = subprocess.run([BIN, *arguments, "max_steps=2", "eval_steps=2", "eval_samples=0"], cwd=SOURCE_DIR, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr[-2000:]
+    probe = [word.replace("/runs", str(tmp_path)) for word in container["livenessProbe"]["exec"]["command"]]
+    assert subprocess.run(probe).returncode == 0
+    assert "finetune_step{" in (tmp_path / "finetune.prom").read_text()

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,6 +32,8 @@ struct TrainInputs {
   std::vector<TrainableParameter> parameters;
   const Dataset& train_data;
   const Dataset* eval_data = nullptr;  ///< nullptr: none
+  /// Called after each evaluation, with its step, while the model is in the state it judged.
+  std::function<void(std::int64_t step)> on_evaluation = nullptr;
 };
 
 /// How to begin.
