@@ -59,6 +59,10 @@ int parse_and_run(int argc, char** argv) {
   finetune::add_generate(program);
   finetune::add_inspect(program);
   finetune::add_merge(program);
+  finetune::add_plan(program);
+  finetune::add_report(program);
+  finetune::add_init(program);
+  finetune::add_doctor(program);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -3,6 +3,8 @@
 #include "finetune/base/error.h"
 #include "finetune/base/text.h"
 #include "finetune/dataset/dataset.h"
+#include "finetune/dataset/lint.h"
+#include "finetune/report/report.h"
 
 #include <nlohmann/json.hpp>
 
@@ -10,14 +12,14 @@
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
+#include <map>
+#include <optional>
 
 namespace finetune {
 
 using nlohmann::ordered_json;
 
 namespace {
-
-constexpr std::int64_t kBuckets = 10;
 
 struct InspectDataOptions {
   ConfigOptions config;
@@ -26,42 +28,12 @@ struct InspectDataOptions {
   bool json = false;
 };
 
-/// Rows of one length range, the upper bound included.
-struct Bucket {
-  std::int64_t from = 0, to = 0, rows = 0;
-};
-
-std::vector<Bucket> histogram(const std::vector<std::int64_t>& lengths) {
-  const std::int64_t longest = *std::max_element(lengths.begin(), lengths.end());
-  const std::int64_t width = std::max<std::int64_t>(1, (longest + kBuckets - 1) / kBuckets);
-  std::vector<Bucket> buckets;
-  for (std::int64_t from = 1; from <= longest; from += width)
-    buckets.push_back({from, from + width - 1, 0});
-  for (const std::int64_t length : lengths)
-    ++buckets[static_cast<std::size_t>((std::max<std::int64_t>(length, 1) - 1) / width)].rows;
-  return buckets;
-}
-
 /// The row as text, its supervised tokens between `open` and `close`.
 std::string marked_text(const Example& example, const Tokenizer& tokenizer, std::string_view open,
                         std::string_view close) {
-  // A part decoded alone can lose a space or half a character, so each part is what it adds to the
-  // text before it.
-  const auto text_until = [&](std::size_t end) {
-    return tokenizer.decode(std::span(example.input_ids).first(end), false);
-  };
-  std::string marked, before;
-  for (std::size_t begin = 0; begin < example.input_ids.size();) {
-    std::size_t end = begin;
-    while (end < example.input_ids.size() && example.supervised[end] == example.supervised[begin])
-      ++end;
-    std::string until = text_until(end);
-    const std::string part = until.substr(std::min(before.size(), until.size()));
-    const bool supervised = example.supervised[begin] != 0;
-    marked += supervised ? std::string(open) + part + std::string(close) : part;
-    before = std::move(until);
-    begin = end;
-  }
+  std::string marked;
+  for (const RowPart& part : row_parts(example, tokenizer))
+    marked += part.supervised ? std::string(open) + part.text + std::string(close) : part.text;
   return marked;
 }
 
@@ -83,8 +55,8 @@ class DataReport {
         dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
     const std::int64_t max_length =
         std::exchange(data_options.max_length, std::numeric_limits<std::int64_t>::max());
-    const Dataset dataset =
-        open_dataset(specs, *text_.tokenizer, *text_.chat_template, data_options);
+    data_options.keep_texts = true;
+    Dataset dataset = open_dataset(specs, *text_.tokenizer, *text_.chat_template, data_options);
     std::vector<std::int64_t> lengths;
     for (const Example& example : dataset.examples)
       lengths.push_back(static_cast<std::int64_t>(example.input_ids.size()));
@@ -96,15 +68,49 @@ class DataReport {
     } else {
       add_text(name, dataset, lengths, max_length, over);
     }
+    const LintOptions lint_options{max_length, text_.stop_ids};
+    for (Finding& finding : lint(dataset, lint_options)) findings_.push_back(std::move(finding));
+    if (train_) {
+      for (Finding& finding : lint_leakage(*train_, dataset))
+        findings_.push_back(std::move(finding));
+    } else {
+      train_ = std::move(dataset);
+    }
   }
 
-  void print() const {
+  void print() {
+    if (options_.json) {
+      json_["findings"] = ordered_json::array();
+      for (const Finding& finding : findings_) {
+        json_["findings"].push_back(
+            {{"kind", finding.kind}, {"where", finding.where}, {"what", finding.what}});
+      }
+    } else {
+      add_findings();
+    }
     write_output("-", options_.json
                           ? json_.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n"
                           : out_);
   }
 
  private:
+  /// At most ten of a kind; the rest is counted.
+  void add_findings() {
+    constexpr std::int64_t kShown = 10;
+    std::map<std::string, std::int64_t> counts;
+    for (const Finding& finding : findings_) ++counts[finding.kind];
+    out_ += findings_.empty() ? "lint: nothing found\n" : "lint:\n";
+    for (const auto& [kind, count] : counts) {
+      out_ += fmt::format("  {}: {}\n", kind, format_count(count));
+      std::int64_t shown = 0;
+      for (const Finding& finding : findings_) {
+        if (finding.kind == kind && shown++ < kShown)
+          out_ += fmt::format("    {}: {}\n", finding.where, finding.what);
+      }
+      if (count > kShown) out_ += fmt::format("    and {} more\n", format_count(count - kShown));
+    }
+  }
+
   std::size_t sample_count(const Dataset& dataset) const {
     return std::min(dataset.examples.size(), static_cast<std::size_t>(options_.samples));
   }
@@ -120,7 +126,7 @@ class DataReport {
                         percent(summary.supervised_tokens, summary.tokens));
     out_ += fmt::format("  lengths: {} to {} tokens, half of them up to {}\n", lengths.front(),
                         lengths.back(), lengths[lengths.size() / 2]);
-    for (const Bucket& bucket : histogram(lengths)) {
+    for (const LengthBucket& bucket : length_histogram(lengths)) {
       const auto bar =
           static_cast<std::size_t>(bucket.rows * 40 / static_cast<std::int64_t>(lengths.size()));
       out_ += fmt::format("  {:>7} to {:<7} {:>8}  {}\n", bucket.from, bucket.to,
@@ -157,7 +163,7 @@ class DataReport {
                           {"over_length", over},
                           {"overlength", to_string(config_.overlength)}};
     entry["histogram"] = ordered_json::array();
-    for (const Bucket& bucket : histogram(lengths)) {
+    for (const LengthBucket& bucket : length_histogram(lengths)) {
       entry["histogram"].push_back(
           {{"from", bucket.from}, {"to", bucket.to}, {"rows", bucket.rows}});
     }
@@ -177,6 +183,8 @@ class DataReport {
   const InspectDataOptions& options_;
   const Config& config_;
   TextTools text_;
+  std::vector<Finding> findings_;
+  std::optional<Dataset> train_;  ///< the first data, for what they share with the others
   std::string out_;
   ordered_json json_ = {{"datasets", ordered_json::array()}};
 };

@@ -3,6 +3,7 @@
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
 #include "finetune/base/log.h"
+#include "finetune/base/machine.h"
 #include "finetune/base/text.h"
 #include "finetune/formats/safetensors.h"
 
@@ -10,37 +11,13 @@
 #include <ATen/Parallel.h>
 #include <nlohmann/json.hpp>
 
-#include <sched.h>
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <limits>
 
 namespace finetune {
 
 namespace {
-
-/// Cores that a container's quota allows (cgroup v2, "200000 100000" is two); more threads would
-/// only be throttled.
-int quota_cores() {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (!(file >> quota >> period) || quota == "max" || period <= 0)
-    return std::numeric_limits<int>::max();
-  return std::max(1, static_cast<int>(std::ceil(std::strtod(quota.c_str(), nullptr) / period)));
-}
-
-int usable_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  const int allowed =
-      sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : at::get_num_threads();
-  return std::min(allowed, quota_cores());
-}
 
 /// What ends an answer; a model can name several tokens, and a template another one.
 std::vector<std::int32_t> read_stop_ids(const std::filesystem::path& folder,

@@ -1,3 +1,6 @@
+#include "commands/eval_samples.h"
+#include "commands/plan.h"
+#include "commands/run_data.h"
 #include "commands/session.h"
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
@@ -6,11 +9,15 @@
 #include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
 #include "finetune/dataset/dataset.h"
-#include "finetune/dataset/overlap.h"
+#include "finetune/report/report.h"
 #include "finetune/train/evaluate.h"
 #include "finetune/train/trainer.h"
 
+#include <stdlib.h>
+#include <chrono>
 #include <cstdio>
+#include <ctime>
+#include <filesystem>
 
 namespace finetune {
 
@@ -23,59 +30,12 @@ struct TrainOptions {
   bool dry_run = false;
 };
 
-struct Data {
-  Dataset train;
-  std::optional<Dataset> eval;
-};
-
-void tell(const char* name, const Dataset& dataset) {
-  const Dataset::Summary& s = dataset.summary;
-  std::string note;
-  if (s.dropped > 0) note += fmt::format("; {} too long, dropped", format_count(s.dropped));
-  if (s.truncated > 0) note += fmt::format("; {} too long, truncated", format_count(s.truncated));
-  log_info("data", "{}: {} rows, {} tokens ({} supervised), longest {}{}", name,
-           format_count(s.rows), format_count(s.tokens), format_count(s.supervised_tokens),
-           format_count(s.longest), note);
-}
-
-/// Not wrong, and rarely meant.
-void tell_overlap(const Data& data) {
-  const RowOverlap overlap = find_overlap(data.train, data.eval ? &*data.eval : nullptr);
-  if (overlap.repeated > 0)
-    log_info("data", "{} training rows say what an earlier one says, the first is {}",
-             format_count(overlap.repeated), overlap.first_repeated);
-  if (overlap.shared > 0)
-    log_warning("data",
-                "{} of the {} evaluation rows are training rows too, the first is {}; their loss "
-                "tells nothing of new text",
-                format_count(overlap.shared),
-                format_count(static_cast<std::int64_t>(data.eval->examples.size())),
-                overlap.first_shared);
-}
-
-Data open_data(const Config& config, const TextTools& text, const ModelConfig& model) {
-  const DatasetOptions options = dataset_options(config, model.longest_sequence());
-  Data data;
-  data.train = open_dataset(config.datasets, *text.tokenizer, *text.chat_template, options);
-  if (config.eval_split > 0) {
-    auto [train, eval] = split_dataset(std::move(data.train), config.eval_split, options.seed);
-    data.train = std::move(train);
-    data.eval = std::move(eval);
-  } else if (!config.eval_datasets.empty()) {
-    data.eval = open_dataset(config.eval_datasets, *text.tokenizer, *text.chat_template, options);
-  }
-  tell("train", data.train);
-  if (data.eval) tell("eval", *data.eval);
-  tell_overlap(data);
-  return data;
-}
-
 /// Log-probabilities in `reference_adapter`; empty without one.
 struct Reference {
   std::vector<double> train, eval;
 };
 
-Reference reference_of(const Config& config, CausalLM& model, const Data& data) {
+Reference reference_of(const Config& config, CausalLM& model, const RunData& data) {
   Reference reference;
   if (!config.reference_adapter) return reference;
   attach_adapter(model, read_adapter(*config.reference_adapter));
@@ -126,35 +86,97 @@ void print_report(const TrainReport& report, const RunDir& run, const Config& co
   if (log_level() != LogLevel::quiet) write_output("-", text);
 }
 
+/// What only the run itself knows of itself.
+nlohmann::ordered_json about_run(const TrainOptions& options, const Config& config,
+                                 const RunData& data, const Tokenizer& tokenizer,
+                                 const TrainReport& report) {
+  constexpr std::size_t kSampleRows = 3;
+  nlohmann::ordered_json sets = nlohmann::ordered_json::array();
+  sets.push_back(describe_data("training data", data.train, tokenizer, kSampleRows));
+  if (data.eval)
+    sets.push_back(describe_data("evaluation data", *data.eval, tokenizer, kSampleRows));
+  std::string repeat = "finetune train";
+  if (!options.config.file.empty()) repeat += " --config " + options.config.file;
+  for (const std::string& word : options.config.overrides) repeat += " '" + word + "'";
+  repeat += "\n# or, with every value written out:\nfinetune train --config " +
+            (std::filesystem::path(config.output_dir) / kConfigFile).string() +
+            " overwrite_output_dir=true";
+  const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  char when[32] = "";
+  std::strftime(when, sizeof when, "%Y-%m-%d %H:%M UTC", std::gmtime(&now));
+  return {{"finished", when},
+          {"result",
+           {{"steps", report.steps},
+            {"total_steps", report.total_steps},
+            {"seconds", report.seconds},
+            {"trained_parameters", report.trained_parameters},
+            {"best_step", report.best_step},
+            {"stopped_early", report.stopped_early}}},
+          {"data", sets},
+          {"config", describe_config(config)},
+          {"environment", describe_environment()},
+          {"repeat", repeat}};
+}
+
+/// The plan, then one step of the real model in a folder that is removed again.
+void dry_run(const Config& config) {
+  const TextTools text = load_text_tools(config);
+  const RunData data = open_run_data(config, text, read_model_config(config.model_name_or_path));
+  const Dataset* eval = data.eval ? &*data.eval : nullptr;
+  const Plan plan = plan_run(config, data.train, eval);
+  if (log_level() != LogLevel::quiet)
+    write_output("-", plan_text(config, plan, {0, data.train.summary.longest, config.max_length}));
+  if (!plan.fits) fail(ErrorKind::resource, "the run does not fit, so no step was tried");
+  Config one = config;
+  one.max_steps = 1;
+  one.warmup_steps = 0;
+  one.load_best_model_at_end = false;
+  std::string folder = (std::filesystem::temp_directory_path() / "finetune-XXXXXX").string();
+  if (mkdtemp(folder.data()) == nullptr) fail(ErrorKind::resource, "{}: cannot be made", folder);
+  const std::shared_ptr<void> removed(nullptr, [&folder](void*) {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder, ignored);
+  });
+  one.output_dir = folder;
+  CausalLM model = load_base(one, ModelUse::train);
+  model.recompute_blocks = one.gradient_checkpointing == Recompute::on;
+  const std::vector<TrainableParameter> parameters = choose_parameters(model, one);
+  RunDir run(folder, RunStart::overwrite);
+  Trainer(TrainInputs{one, model, parameters, data.train, nullptr}, run).run({});
+  log_info("train",
+           "dry run: configuration, data and model are fine, and a step was made; nothing is left "
+           "of it");
+}
+
 void run_train(const TrainOptions& options) {
   const Config config = read_config(options.config);
   if (options.config.show_config) return write_output("-", show_config(config));
   validate(config, ConfigUse::train);
   prepare_process(config);
-  std::optional<RunDir> run;
-  if (!options.dry_run) run.emplace(config.output_dir, start_of(options, config));
+  if (options.dry_run) return dry_run(config);
+  RunDir run(config.output_dir, start_of(options, config));
   const TextTools text = load_text_tools(config);
-  const Data data = open_data(config, text, read_model_config(config.model_name_or_path));
+  const RunData data = open_run_data(config, text, read_model_config(config.model_name_or_path));
   CausalLM model = load_base(config, ModelUse::train);
   const Reference reference = reference_of(config, model, data);
   model.recompute_blocks = config.gradient_checkpointing == Recompute::on;
   const std::vector<TrainableParameter> parameters = choose_parameters(model, config);
-  if (options.dry_run) {
-    log_info("train", "dry run: configuration, data and model are fine; nothing was written");
-    return;
-  }
-  write_file_atomically(run->path() / kConfigFile, resolved_yaml(config));
+  write_file_atomically(run.path() / kConfigFile, resolved_yaml(config));
   catch_interrupts(config.interrupt_grace_seconds);
-  Trainer trainer({config, model, parameters, data.train, data.eval ? &*data.eval : nullptr,
-                   reference.train, reference.eval},
-                  *run);
+  std::optional<EvalSamples> samples;
+  if (data.eval) samples.emplace(config, text, *data.eval, run.path());
+  TrainInputs inputs{config, model, parameters, data.train, data.eval ? &*data.eval : nullptr,
+                     reference.train, reference.eval};
+  inputs.on_evaluation = [&](std::int64_t step) { samples->answer(model, step); };
+  Trainer trainer(std::move(inputs), run);
   const TrainReport report = trainer.run({options.resume, options.allow_changed});
   if (interrupt_signal() != 0) {
     log_warning("train", "interrupted after step {} of {}; --resume continues", report.steps,
                 report.total_steps);
     return;
   }
-  print_report(report, *run, config);
+  write_report(run.path(), about_run(options, config, data, *text.tokenizer, report));
+  print_report(report, run, config);
 }
 
 }  // namespace
@@ -170,7 +192,7 @@ void add_train(CLI::App& program) {
   verb->add_flag("--allow-changed", options->allow_changed,
                  "With --resume: although settings or data have changed");
   verb->add_flag("--dry-run", options->dry_run,
-                 "Check configuration, data and model, write nothing");
+                 "The plan, a check of the data and one step; nothing is kept");
   verb->final_callback([options] { run_train(*options); });
 }
 

@@ -240,6 +240,19 @@ void visit_evaluation_fields(C& c, V&& v) {
           .help = "Optimizer steps between lines of `metrics.jsonl`.",
           .range = at_least(1)},
     c.logging_steps);
+  v(Field{.key = "eval_samples",
+          .help = "Rows of the evaluation data that are answered, greedily, at each evaluation; "
+                  "`samples.jsonl` and the report show them. 0 turns it off.",
+          .range = between(0, 1000)},
+    c.eval_samples);
+  v(Field{.key = "tensorboard",
+          .help = "Write event files for TensorBoard into `tensorboard/` of the output folder."},
+    c.tensorboard);
+  v(Field{.key = "prometheus_file",
+          .help = "A file that always holds the newest numbers in Prometheus' text format, such as "
+                  "`/var/lib/node_exporter/finetune.prom`.",
+          .absent = "none"},
+    c.prometheus_file);
   v(Field{.key = "save_total_limit", .help = "Checkpoints kept.", .range = at_least(1)},
     c.save_total_limit);
   v(Field{.key = "load_best_model_at_end",

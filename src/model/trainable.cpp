@@ -178,4 +178,8 @@ std::vector<TrainableParameter> unfreeze(CausalLM& model, const Config& config) 
   return list;
 }
 
+at::ScalarType trained_dtype(const Config& config) {
+  return config.method == Method::full && config.pure_bf16 ? at::kBFloat16 : at::kFloat;
+}
+
 }  // namespace finetune

@@ -3,8 +3,6 @@
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
 
-#include <sys/resource.h>
-
 #include <fstream>
 #include <sstream>
 
@@ -29,16 +27,5 @@ MetricsFile::MetricsFile(const fs::path& path, std::int64_t last_step) {
 }
 
 void MetricsFile::write(const ordered_json& line) { file_->append(line.dump() + "\n"); }
-
-std::uint64_t peak_memory_bytes() {
-  // Not getrusage first: its peak begins with that of the process that started this one.
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;  // in kB
-  }
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;  // Linux counts KiB
-}
 
 }  // namespace finetune

@@ -24,7 +24,4 @@ class MetricsFile {
   std::optional<AppendFile> file_;
 };
 
-/// The peak resident set of this process so far.
-std::uint64_t peak_memory_bytes();
-
 }  // namespace finetune

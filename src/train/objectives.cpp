@@ -1,4 +1,4 @@
-#include "train/objectives.h"
+#include "finetune/train/objectives.h"
 
 #include "finetune/base/error.h"
 #include "finetune/base/log.h"

@@ -27,12 +27,15 @@ class Progress {
  private:
   using Clock = std::chrono::steady_clock;
 
+  void follow(const ProgressState& state);
+
   std::int64_t total_, first_;
   bool terminal_;
   bool drawn_ = false;
   Clock::time_point last_;
   bool any_ = false;
   double seconds_per_step_ = 0, tokens_per_second_ = 0;  // smoothed
+  double loss_ = 0, earlier_loss_ = 0;                   // smoothed over few and over many steps
 };
 
 }  // namespace finetune

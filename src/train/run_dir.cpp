@@ -95,6 +95,9 @@ bool RunDir::holds_run() const {
 void RunDir::remove_run() const {
   for (const std::int64_t step : checkpoints(path_)) remove_checkpoint(step);
   for (const char* name : kResultFiles) remove_path(path_ / name);
+  // What tells of the run.
+  for (const char* name : {"samples.jsonl", "report.json", "report.html", "tensorboard"})
+    remove_path(path_ / name);
   std::vector<fs::path> remains;
   for (const auto& entry : fs::directory_iterator(path_)) {
     const std::string name = entry.path().filename().string();

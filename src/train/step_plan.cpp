@@ -1,4 +1,4 @@
-#include "train/step_plan.h"
+#include "finetune/train/step_plan.h"
 
 #include "finetune/base/error.h"
 

@@ -3,10 +3,12 @@
 #include "finetune/base/error.h"
 #include "finetune/base/interrupt.h"
 #include "finetune/base/log.h"
+#include "finetune/base/machine.h"
 #include "finetune/base/random.h"
 #include "finetune/base/text.h"
 #include "finetune/train/evaluate.h"
-#include "finetune/train/objective.h"
+#include "finetune/train/objectives.h"
+#include "finetune/train/step_plan.h"
 #include "train/artifact.h"
 #include "train/backward_updates.h"
 #include "train/checkpoint.h"
@@ -14,12 +16,11 @@
 #include "train/flat_parameters.h"
 #include "train/metrics.h"
 #include "train/nonfinite.h"
-#include "train/objectives.h"
 #include "train/optimizer.h"
 #include "train/progress.h"
 #include "train/schedule.h"
 #include "train/source_loss.h"
-#include "train/step_plan.h"
+#include "train/telemetry.h"
 
 #include <ATen/TensorOperators.h>
 
@@ -42,11 +43,6 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-/// The type that trained values are kept in between steps.
-at::ScalarType trained_dtype(const Config& config) {
-  return config.method == Method::full && config.pure_bf16 ? at::kBFloat16 : at::kFloat;
-}
-
 }  // namespace
 
 /// State of one run, from start to end.
@@ -57,6 +53,7 @@ class Trainer::Loop {
         model_(inputs.model),
         train_data_(inputs.train_data),
         eval_data_(inputs.eval_data),
+        on_evaluation_(std::move(inputs.on_evaluation)),
         run_(run),
         reference_(std::move(inputs.reference)),
         eval_reference_(std::move(inputs.eval_reference)),
@@ -80,6 +77,7 @@ class Trainer::Loop {
     if (start.resume) restore(start.allow_changed);
     check_disk();
     metrics_.emplace(run_.path() / kMetricsFile, restored_ ? state_.step : -1);
+    telemetry_.emplace(config_, run_.path(), restored_ ? state_.step : -1, plan_.total_steps());
     if (!restored_ && eval_data_ != nullptr) report_.first_eval_loss = evaluate_now(0.0).loss;
     // Where a rollback before the first checkpoint goes.
     if (!restored_ && config_.on_nonfinite == OnNonfinite::rollback) save_checkpoint();
@@ -93,6 +91,7 @@ class Trainer::Loop {
     if (interrupt_signal() != 0 && state_.step > 0 && last_saved_ != state_.step) save_checkpoint();
     progress.clear();
     progress_ = nullptr;
+    telemetry_->finish();
     if (interrupt_signal() == 0) save_final_result();
     fill_report(seconds_since(begin));
     return report_;
@@ -226,6 +225,7 @@ class Trainer::Loop {
                      run_.check_present();
                      metrics_->write(line);
                    });
+    telemetry_->tell(line);
   }
 
   /// Evaluation, then checkpoint: what a checkpoint of step n says includes the evaluation at step
@@ -246,6 +246,7 @@ class Trainer::Loop {
         eval_objective_->evaluate(model_, *eval_data_, config_.eval_batch_size(), share_prefixes_);
     if (interrupt_signal() != 0) return result;
     tell_evaluation(result, epoch, seconds_since(begin));
+    if (on_evaluation_) on_evaluation_(state_.step);
     return result;
   }
 
@@ -411,6 +412,7 @@ class Trainer::Loop {
   CausalLM& model_;
   const Dataset& train_data_;
   const Dataset* eval_data_;
+  std::function<void(std::int64_t step)> on_evaluation_;
   RunDir& run_;
   std::vector<double> reference_, eval_reference_;  // moved to the objectives
   FlatParameters parameters_;
@@ -429,6 +431,7 @@ class Trainer::Loop {
   bool restored_ = false;
   std::int64_t last_saved_ = -1;
   std::optional<MetricsFile> metrics_;
+  std::optional<Telemetry> telemetry_;
   Progress* progress_ = nullptr;
   TrainReport report_;
 };

@@ -1,6 +1,7 @@
 """`finetune inspect`: data, model, adapter, template."""
 
 import json
+import random
 
 import program
 
@@ -66,3 +67,23 @@ def test_model_and_adapter(tmp_path):
     assert adapter["rank"] == 4 and adapter["targets"] == ["q_proj", "v_proj"]
     assert adapter["parameters"] > 0 and adapter["dtype"] == "float32"
     program.run("inspect", "adapter", tmp_path / "none", expect=4)
+
+
+def test_data_lint(tmp_path):
+    words = "pods run on nodes and services give them one stable name inside the cluster network today".split()
+
+    def row(i, text=None):
+        return {"prompt": f"Question {i * 37}?", "completion": " " + (text or " ".join(random.Random(i).sample(words, len(words))) + ".")}
+    rows = [row(i) for i in range(6)]
+    rows += [rows[1], {**rows[2], "completion": rows[2]["completion"] + " Yes"}, row(7, "Hello {{name}}, welcome to the cluster"),
+             row(8, "It isnâ€™t a node, it is a very long service")]
+    train = program.write_rows(tmp_path / "train.jsonl", rows)
+    held = program.write_rows(tmp_path / "eval.jsonl", [rows[3], row(9, "Something that nobody has said about volumes before")])
+    arguments = ["--model", BASE, f"datasets={train}", f"eval_datasets={held}", "template=none"]
+    found = json.loads(program.run("inspect", "data", *arguments, "--json").stdout)["findings"]
+    kinds = {(finding["kind"], finding["where"]) for finding in found}
+    assert kinds == {("duplicate", f"{train}:7"), ("near_duplicate", f"{train}:8"), ("placeholder", f"{train}:9"),
+                     ("encoding", f"{train}:10"), ("leakage", f"{held}:1")}
+    assert any(f"the same as {train}:2" == finding["what"] for finding in found)
+    text = program.run("inspect", "data", *arguments).stdout
+    assert "duplicate: 1" in text and f"{train}:9: '{{{{name}}}}' looks like something to be filled in" in text

@@ -8,10 +8,11 @@ import shlex
 import subprocess
 
 import pytest
+import yaml
 from program import BIN, SOURCE_DIR
 
 README = SOURCE_DIR / "README.md"
-PAGES = ["README.md", "docs/eval.md", "docs/generate.md", "docs/preferences.md"]
+PAGES = ["README.md", "docs/eval.md", "docs/generate.md", "docs/preferences.md", "docs/watching.md"]
 TRAIN = ["finetune", "train", "--config", "configs/lora.yaml"]
 # What the pages take for granted beside configs/ and data/.
 FILES = {"answers.jsonl": {"prediction": "kubectl get pods", "reference": "kubectl get pods -A"},
@@ -52,3 +53,19 @@ def test_commands(tmp_path, page):
         done = subprocess.run([BIN, *command[1:], *short], cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL,
                               text=True, timeout=900, env={**os.environ})
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_kubernetes_job(tmp_path):
+    block = re.search(r"^```yaml\n(.*?)^```", (SOURCE_DIR / "docs/kubernetes.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    job = yaml.safe_load(block)
+    pod = job["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert job["kind"] == "Job" and pod["restartPolicy"] == "Never"  # podFailurePolicy needs it
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    arguments = [word.replace("/runs", str(tmp_path)) for word in container["args"]]
+    for _ in range(2):  # the first Pod and a later one
+        done = subprocess.run([BIN, *arguments, "max_steps=2", "eval_steps=2", "eval_samples=0"], cwd=SOURCE_DIR, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr[-2000:]
+    probe = [word.replace("/runs", str(tmp_path)) for word in container["livenessProbe"]["exec"]["command"]]
+    assert subprocess.run(probe).returncode == 0
+    assert "finetune_step{" in (tmp_path / "finetune.prom").read_text()

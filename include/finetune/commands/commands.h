@@ -14,5 +14,9 @@ void add_merge(CLI::App& program);
 void add_eval(CLI::App& program);
 void add_generate(CLI::App& program);
 void add_inspect(CLI::App& program);
+void add_plan(CLI::App& program);
+void add_report(CLI::App& program);
+void add_init(CLI::App& program);
+void add_doctor(CLI::App& program);
 
 }  // namespace finetune

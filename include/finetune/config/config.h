@@ -152,6 +152,9 @@ struct Config {
   std::optional<std::int64_t> eval_steps;  ///< optimizer steps; absent: at the end of each epoch
   std::optional<std::int64_t> save_steps;  ///< optimizer steps; absent: at the end of each epoch
   std::int64_t logging_steps = 1;
+  std::int64_t eval_samples = 2;  ///< rows of the evaluation data answered at each evaluation
+  bool tensorboard = true;        ///< event files in output_dir/tensorboard
+  std::optional<std::string> prometheus_file;  ///< for the node exporter's textfile collector
   std::int64_t save_total_limit = 2;           ///< checkpoints kept
   std::optional<bool> load_best_model_at_end;  ///< see resolved_load_best_model_at_end()
   std::int64_t early_stopping_patience = 0;    ///< evaluations without a better loss; 0: off

@@ -56,4 +56,7 @@ std::vector<TrainableParameter> adapter_parameters(CausalLM& model, double lr_ra
 /// matches or the model has fewer blocks.
 std::vector<TrainableParameter> unfreeze(CausalLM& model, const Config& config);
 
+/// The type that trained values are kept in between steps.
+at::ScalarType trained_dtype(const Config& config);
+
 }  // namespace finetune

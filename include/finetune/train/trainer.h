@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,6 +36,8 @@ struct TrainInputs {
   /// The reference's log-probability of each example's answer, of both data sets; empty: the model
   /// as it is before the first step makes them.
   std::vector<double> reference = {}, eval_reference = {};
+  /// Called after each evaluation, with its step, while the model is in the state it judged.
+  std::function<void(std::int64_t step)> on_evaluation = nullptr;
 };
 
 /// How to begin.

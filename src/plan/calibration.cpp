@@ -1,0 +1,186 @@
+#include "plan/calibration.h"
+
+#include "finetune/base/error.h"
+#include "finetune/model/adapters.h"
+#include "finetune/train/objectives.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <memory>
+#include <numeric>
+
+namespace finetune {
+
+namespace {
+
+constexpr std::size_t kBlocks = 3;  // the first differs from the others, so two after it
+constexpr int kRounds = 3;          // the fastest counts: other work only adds
+
+/// Bytes of tensors that are alive, and the most there were.
+class AliveBytes : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, std::int64_t bytes, std::size_t, std::size_t,
+                         c10::Device) override {
+    alive += bytes;
+    peak = std::max(peak, alive);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  std::int64_t alive = 0, peak = 0;
+};
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// Puts what is left of the model into the type, and the form, that training has it in.
+void convert(CausalLM& model, const Config& config, at::ScalarType dtype) {
+  model.compute_dtype = dtype;
+  for (Linear* linear : model.linears()) {
+    if (!linear->weight.quantized()) {
+      const Tensor weight = linear->weight.dense();
+      switch (config.quantization) {
+        case Quantization::none:
+          linear->weight = FrozenWeight(weight.to(dtype));
+          break;
+        case Quantization::nf4:
+          linear->weight = FrozenWeight(nf4_quantize(weight, config.double_quant));
+          break;
+        case Quantization::int8:
+          linear->weight = FrozenWeight(int8_quantize(weight));
+          break;
+      }
+    }
+    if (linear->bias.defined() && !linear->bias.requires_grad())
+      linear->bias = linear->bias.to(dtype);
+  }
+  model.visit_other_tensors([&](const std::string&, Tensor& tensor, bool) {
+    if (!tensor.requires_grad()) tensor = tensor.to(dtype);
+  });
+}
+
+/// As the trainer holds them: leaves with a gradient to add to.
+void make_leaves(const std::vector<TrainableParameter>& parameters, at::ScalarType dtype) {
+  for (const TrainableParameter& parameter : parameters) {
+    Tensor leaf = parameter.slot->detach().to(dtype, false, /*copy=*/true);
+    leaf.requires_grad_(true);
+    leaf.mutable_grad() = at::zeros_like(leaf.detach());
+    *parameter.slot = leaf;
+    if (parameter.frozen != nullptr) *parameter.frozen = FrozenWeight(leaf.detach());
+  }
+}
+
+BatchCost measure(const CausalLM& model, const Config& config, const Objective& objective,
+                  const Batch& batch) {
+  BatchCost cost;
+  cost.tokens = batch.tokens;
+  cost.supervised_tokens = batch.supervised_tokens();
+  cost.seconds = std::numeric_limits<double>::infinity();
+  const ForwardContext context{true, 1, config.neftune_noise_alpha};
+  for (int round = 0; round < kRounds; ++round) {
+    const auto memory = std::make_shared<AliveBytes>();
+    const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, memory);
+    const auto begin = std::chrono::steady_clock::now();
+    const LossSum loss = objective.loss(model, batch, context);
+    const double forward = seconds_since(begin);
+    cost.kept_bytes = static_cast<double>(memory->alive);
+    (loss.sum / static_cast<double>(loss.count)).backward();
+    const double seconds = seconds_since(begin);
+    if (seconds < cost.seconds) {
+      cost.seconds = seconds;
+      cost.forward_seconds = forward;
+    }
+    cost.peak_bytes = static_cast<double>(memory->peak);
+  }
+  return cost;
+}
+
+double eval_peak(const CausalLM& model, const Dataset& data, std::int64_t batch_size,
+                 bool share_prefixes) {
+  std::vector<std::int64_t> longest(data.examples.size());
+  std::iota(longest.begin(), longest.end(), std::int64_t{0});
+  const auto length = [&](std::int64_t i) {
+    return data.examples[static_cast<std::size_t>(i)].input_ids.size();
+  };
+  std::stable_sort(longest.begin(), longest.end(),
+                   [&](std::int64_t a, std::int64_t b) { return length(a) > length(b); });
+  longest.resize(std::min(longest.size(), static_cast<std::size_t>(batch_size)));
+  const Batch batch = make_batch(data, longest, share_prefixes);
+  const auto memory = std::make_shared<AliveBytes>();
+  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, memory);
+  score_batch(model, batch);
+  return static_cast<double>(memory->peak);
+}
+
+double optimizer_seconds() {
+  const at::NoGradGuard no_grad;
+  constexpr std::int64_t kElements = std::int64_t{1} << 22;
+  const Tensor value = at::zeros({kElements}), gradient = at::ones({kElements});
+  const Tensor first = at::zeros({kElements}), second = at::zeros({kElements});
+  const Tensor steps = at::ones({});
+  double best = std::numeric_limits<double>::infinity();
+  for (int round = 0; round < kRounds; ++round) {
+    const auto begin = std::chrono::steady_clock::now();
+    at::_fused_adamw_({value}, {gradient}, {first}, {second}, {}, {steps}, 1e-4, 0.9, 0.999, 0.0,
+                      1e-8, false, false);
+    best = std::min(best, seconds_since(begin));
+  }
+  return best / static_cast<double>(kElements);
+}
+
+double extrapolated(double fewer, double more, double blocks_after) {
+  return more + std::max(0.0, more - fewer) * blocks_after;
+}
+
+}  // namespace
+
+Calibration calibrate(CausalLM& model, const Config& config, const Dataset& data,
+                      const std::vector<std::int64_t>& indices, const Dataset* eval_data) {
+  const std::size_t blocks = model.layers.size(), used = std::min(kBlocks, blocks);
+  model.layers.resize(used);
+  model.recompute_blocks = config.gradient_checkpointing == Recompute::on;
+  Calibration result;
+  convert(model, config, model.compute_dtype);
+  const CausalLM::LinearBytes bytes = model.linear_bytes();
+  result.stored_share = static_cast<double>(bytes.stored) / static_cast<double>(bytes.dense);
+  const bool whole = config.method == Method::full;
+  const auto parameters = whole ? unfreeze(model, config) : adapter_parameters(model, 1.0);
+  if (parameters.empty()) {
+    fail(ErrorKind::config,
+         "the first {} blocks have nothing to train, and the plan is measured on them", used);
+  }
+  make_leaves(parameters, trained_dtype(config));
+  const bool share_prefixes = shares_prefixes(config, model);
+  const auto objective =
+      make_objective(config, model, data, std::vector<double>(data.examples.size()), share_prefixes);
+  const Batch batch = make_batch(data, indices, share_prefixes);
+  measure(model, config, *objective, batch);  // the first pass also fills the allocator's memory
+  const BatchCost more = measure(model, config, *objective, batch);
+  result.batch = more;
+  if (eval_data != nullptr)
+    result.eval_peak_bytes = eval_peak(model, *eval_data, config.eval_batch_size(), share_prefixes);
+  if (used == kBlocks && blocks > used) {
+    model.layers.resize(used - 1);
+    const BatchCost fewer = measure(model, config, *objective, batch);
+    const auto after = static_cast<double>(blocks - used);
+    const auto all = [&](double BatchCost::*value) {
+      return extrapolated(fewer.*value, more.*value, after);
+    };
+    for (const auto value : {&BatchCost::kept_bytes, &BatchCost::peak_bytes, &BatchCost::seconds,
+                             &BatchCost::forward_seconds}) {
+      result.batch.*value = all(value);
+    }
+  }
+  result.optimizer_seconds = optimizer_seconds();
+  return result;
+}
+
+}  // namespace finetune

@@ -1,0 +1,355 @@
+#include "finetune/plan/plan.h"
+
+#include "finetune/base/error.h"
+#include "finetune/base/machine.h"
+#include "finetune/base/text.h"
+#include "finetune/model/adapters.h"
+#include "finetune/model/placement.h"
+#include "finetune/train/step_plan.h"
+#include "plan/calibration.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace finetune {
+
+namespace {
+
+/// Gaps between flat parameters, blocks of 8-bit moments.
+constexpr std::uint64_t kAlignment = 256;
+/// As the loss has it: logits held at once.
+constexpr std::uint64_t kTileElements = 16 << 20;
+/// Multiplications and additions that a calibration may take; beyond it, part of a batch will do.
+constexpr double kCalibrationFlops = 2e12;
+
+std::uint64_t bytes_of(double bytes) { return static_cast<std::uint64_t>(std::max(0.0, bytes)); }
+
+/// The rows of the run.
+struct Rows {
+  std::int64_t steps = 0, tokens = 0;
+  std::vector<std::int64_t> largest;  ///< the micro-batch with most tokens
+  std::int64_t largest_tokens = 0, largest_supervised = 0;
+};
+
+Rows rows_of(const Config& config, const Dataset& data) {
+  StepPlan plan(config, data);
+  Rows rows;
+  rows.steps = plan.total_steps();
+  for (std::int64_t step = 1; step <= rows.steps; ++step) {
+    for (const std::vector<std::int64_t>& batch : plan.step(step).micro_batches) {
+      std::int64_t tokens = 0, supervised = 0;
+      for (const std::int64_t index : batch) {
+        const Example& example = data.examples[static_cast<std::size_t>(index)];
+        tokens += static_cast<std::int64_t>(example.input_ids.size());
+        supervised += example.supervised_tokens;
+      }
+      rows.tokens += tokens;
+      if (tokens <= rows.largest_tokens) continue;
+      rows.largest_tokens = tokens;
+      rows.largest_supervised = supervised;
+      rows.largest = batch;
+    }
+  }
+  return rows;
+}
+
+/// What the configuration trains, counted on the whole model.
+struct Trained {
+  std::uint64_t count = 0, padded = 0, large_padded = 0, largest = 0;
+};
+
+Trained count_trained(const std::vector<TrainableParameter>& parameters) {
+  Trained trained;
+  for (const TrainableParameter& parameter : parameters) {
+    const auto size = static_cast<std::uint64_t>(parameter.slot->numel());
+    const std::uint64_t padded = (size + kAlignment - 1) / kAlignment * kAlignment;
+    trained.count += size;
+    trained.padded += padded;
+    trained.largest = std::max(trained.largest, size);
+    if (size >= 4096) trained.large_padded += padded;
+  }
+  return trained;
+}
+
+/// Settings for counting and measuring: those that read or change every weight have the size of
+/// the plain ones.
+Config countable(const Config& config) {
+  Config result = config;
+  if (result.init_lora_weights.kind != LoraInit::Kind::adapter)
+    result.init_lora_weights = LoraInit{};
+  result.use_dora = false;
+  result.stack_on_adapter.reset();
+  return result;
+}
+
+std::uint64_t optimizer_bytes(const Config& config, const Trained& trained) {
+  const std::uint64_t plain = 4 * trained.padded;
+  const std::uint64_t eighth = trained.large_padded + 4 * (trained.large_padded / kAlignment) +
+                               4 * (trained.padded - trained.large_padded);
+  switch (config.optim) {
+    case Optim::adamw:
+      return 2 * plain;
+    case Optim::adamw_8bit:
+      return 2 * eighth;
+    case Optim::lion:
+      return plain;
+    case Optim::sgd:
+      return config.momentum > 0 ? plain : 0;
+  }
+  return 0;
+}
+
+/// Bytes of a model's tensors, told from the headers of its files.
+struct ModelBytes {
+  std::uint64_t stored = 0, linears_float = 0, linears_stored = 0, others_elements = 0,
+                largest_linear = 0;
+};
+
+ModelBytes bytes_of_model(CausalLM& model) {
+  ModelBytes bytes;
+  for (const Linear* linear : model.linears()) {
+    const auto elements = static_cast<std::uint64_t>(linear->weight.out_features()) *
+                          static_cast<std::uint64_t>(linear->weight.in_features());
+    bytes.linears_float += elements;
+    bytes.linears_stored += linear->weight.bytes();
+    bytes.largest_linear = std::max(bytes.largest_linear, elements);
+  }
+  bytes.stored = bytes.linears_stored;
+  model.visit_other_tensors([&](const std::string&, Tensor& tensor, bool) {
+    bytes.others_elements += static_cast<std::uint64_t>(tensor.numel());
+    bytes.stored += tensor.nbytes();
+  });
+  return bytes;
+}
+
+/// Resident weights: mapped where the type is that of the files; else the copy, and for dense
+/// ones the pages of the file that were read for it.
+std::uint64_t weight_bytes(const Config& config, const ModelBytes& model, at::ScalarType stored,
+                           at::ScalarType dtype, double stored_share, bool was_quantized) {
+  const std::uint64_t size = c10::elementSize(dtype);
+  const std::uint64_t others = model.others_elements * size;
+  const std::uint64_t others_file = stored == dtype ? 0 : model.others_elements * 2;
+  if (was_quantized) return model.linears_stored + others + others_file;
+  if (config.quantization != Quantization::none) {
+    const auto dense = static_cast<double>(model.linears_float * size);
+    return bytes_of(dense * stored_share) + others + others_file;
+  }
+  if (stored == dtype) return model.stored;
+  return model.stored + model.linears_float * size + others;
+}
+
+/// The rows of the largest micro-batch that a calibration has time for, at least one.
+std::vector<std::int64_t> rows_to_measure(const Rows& rows, const Dataset& data,
+                                          const ModelBytes& model, std::size_t layers) {
+  const double block = static_cast<double>(model.linears_float) /
+                       static_cast<double>(std::max<std::size_t>(layers, 1));
+  const auto most = static_cast<std::int64_t>(kCalibrationFlops / (50.0 * std::max(block, 1.0)));
+  std::vector<std::int64_t> chosen;
+  std::int64_t tokens = 0;
+  for (const std::int64_t index : rows.largest) {
+    const auto length =
+        static_cast<std::int64_t>(data.examples[static_cast<std::size_t>(index)].input_ids.size());
+    if (!chosen.empty() && tokens + length > most) break;
+    chosen.push_back(index);
+    tokens += length;
+  }
+  const auto each = static_cast<std::size_t>(data.examples_per_row);
+  if (chosen.size() < each) return {rows.largest.begin(), rows.largest.begin() + data.examples_per_row};
+  chosen.resize(chosen.size() / each * each);
+  return chosen;
+}
+
+double logits_bytes(std::int64_t supervised, std::int64_t vocabulary, at::ScalarType dtype) {
+  const double elements =
+      std::min(static_cast<double>(supervised) * static_cast<double>(vocabulary),
+               static_cast<double>(kTileElements));
+  return elements * static_cast<double>(4 + (dtype == at::kFloat ? 0 : c10::elementSize(dtype)));
+}
+
+std::int64_t evaluations(const Config& config, std::int64_t steps, double epochs) {
+  if (config.eval_steps) return 1 + (steps + *config.eval_steps - 1) / *config.eval_steps;
+  return 1 + static_cast<std::int64_t>(std::ceil(epochs));
+}
+
+/// Cheapest first: what costs nothing, then time, then what changes the result.
+std::vector<std::string> advise(const Config& config, const Plan& plan, std::int64_t batch_rows) {
+  std::vector<std::string> advice;
+  const auto saved = [&](double share) {
+    const double moving = static_cast<double>(plan.component("activations")) +
+                          static_cast<double>(plan.component("workspace"));
+    return format_bytes(bytes_of(share * moving));
+  };
+  if (batch_rows > 1) {
+    const std::int64_t half = std::max<std::int64_t>(1, batch_rows / 2);
+    advice.push_back(fmt::format(
+        "per_device_train_batch_size: {} with gradient_accumulation_steps: {} saves about {}; the "
+        "result is the same",
+        half, config.gradient_accumulation_steps * ((batch_rows + half - 1) / half), saved(0.5)));
+  }
+  if (config.gradient_checkpointing != Recompute::on) {
+    advice.push_back(fmt::format(
+        "gradient_checkpointing: true saves about {}; the result is the same, a step takes a third "
+        "longer",
+        saved(0.8)));
+  }
+  if (config.method == Method::full) {
+    if (config.optim == Optim::adamw)
+      advice.push_back(fmt::format("optim: adamw_8bit saves {}",
+                                   format_bytes(plan.component("optimizer") * 3 / 4)));
+    if (!config.optimizer_in_backward)
+      advice.push_back(fmt::format("optimizer_in_backward: true with max_grad_norm: 0 saves {}",
+                                   format_bytes(plan.component("gradients"))));
+    advice.push_back("method: lora trains a hundredth of the weights");
+  } else if (config.quantization == Quantization::none) {
+    advice.push_back(
+        fmt::format("quantization: nf4 saves about {} of the weights, and costs a little quality",
+                    format_bytes(plan.component("weights") / 4 * 3)));
+  }
+  advice.push_back(
+      "max_length: a smaller one with overlength: drop or truncate leaves long rows out or cuts "
+      "them");
+  return advice;
+}
+
+void judge(const Config& config, Plan& plan) {
+  const MemoryLimits limits = memory_limits();
+  const bool group = limits.group_bytes && *limits.group_bytes < limits.available_bytes;
+  // What this process holds already will be free for the run.
+  plan.memory_limit_bytes = group ? *limits.group_bytes : limits.available_bytes + resident_bytes();
+  plan.limit = group ? "the memory limit of this container" : "the free memory of this machine";
+  plan.free_disk_bytes = free_disk_bytes(config.output_dir);
+  const bool memory = plan.peak_memory_bytes <= plan.memory_limit_bytes;
+  plan.fits = memory && plan.disk_bytes <= plan.free_disk_bytes;
+  if (!memory) plan.advice = advise(config, plan, config.per_device_train_batch_size);
+  if (plan.disk_bytes > plan.free_disk_bytes) {
+    plan.advice.push_back(fmt::format(
+        "save_total_limit: 1, or an output_dir on a disk with {} free; {} are free here",
+        format_bytes(plan.disk_bytes), format_bytes(plan.free_disk_bytes)));
+  }
+}
+
+std::uint64_t disk_of(const Config& config, const Trained& trained, std::uint64_t optimizer,
+                      const ModelBytes& model) {
+  const std::uint64_t exact = 4 * trained.count + optimizer;
+  const auto checkpoints = static_cast<std::uint64_t>(config.save_total_limit) + 1;
+  const std::uint64_t result = config.method == Method::full ? model.stored : 4 * trained.count;
+  const std::uint64_t frozen =
+      config.method == Method::full && model.others_elements + model.linears_float > trained.count
+          ? 4 * (model.others_elements + model.linears_float - trained.count)
+          : 0;
+  constexpr std::uint64_t kSmallFiles = std::uint64_t{4} << 20;  // tokenizer, metrics, report
+  return checkpoints * (exact + frozen) + 2 * result + kSmallFiles;
+}
+
+/// The model as the plan needs it: its tensors mapped, not read, and its adapter attached.
+struct Sized {
+  CausalLM model;
+  ModelBytes bytes;
+  Trained trained;
+  at::ScalarType stored = at::kFloat, dtype = at::kFloat;
+  bool was_quantized = false;
+};
+
+Sized size_up(const Config& config, const Config& counted) {
+  Sized sized;
+  sized.stored = stored_dtype(config.model_name_or_path);
+  LoadOptions options;
+  options.dtype = sized.stored;  // nothing is copied
+  options.allow_extra_tensors = config.allow_extra_tensors;
+  sized.model = load_model(config.model_name_or_path, options);
+  sized.was_quantized = sized.model.quantized();
+  sized.bytes = bytes_of_model(sized.model);
+  const bool whole = config.method == Method::full;
+  if (!whole) attach_new_adapter(sized.model, counted);
+  sized.trained =
+      count_trained(whole ? unfreeze(sized.model, counted) : adapter_parameters(sized.model, 1.0));
+  sized.dtype = resolve_dtype(config.dtype, at::kCPU, sized.stored, ModelUse::train);
+  sized.model.compute_dtype = sized.dtype;
+  return sized;
+}
+
+/// Bytes that the largest micro-batch needs, from those of the measured one.
+struct Moving {
+  std::uint64_t activations = 0, logits = 0, workspace = 0;
+};
+
+Moving moving_bytes(const Calibration& measured, const Rows& rows, std::int64_t vocabulary,
+                    at::ScalarType dtype) {
+  const BatchCost& batch = measured.batch;
+  const double scale = static_cast<double>(rows.largest_tokens) / static_cast<double>(batch.tokens);
+  const double kept = batch.kept_bytes * scale;
+  const double logits = logits_bytes(rows.largest_supervised, vocabulary, dtype);
+  const double tile = logits_bytes(batch.supervised_tokens, vocabulary, dtype);
+  double transient = batch.peak_bytes - batch.kept_bytes;
+  if (scale > 1.0) transient = std::max({(transient - tile) * scale + tile, transient, logits});
+  transient = std::max(transient, measured.eval_peak_bytes - kept);
+  const double part = std::min(logits, transient);
+  return {bytes_of(kept), bytes_of(part), bytes_of(transient - part)};
+}
+
+void plan_time(const Config& config, const Calibration& measured, const Rows& rows,
+               const Trained& trained, const Dataset& train_data, const Dataset* eval_data,
+               Plan& plan) {
+  const auto steps = static_cast<double>(std::max<std::int64_t>(rows.steps, 1));
+  const auto tokens = static_cast<double>(measured.batch.tokens);
+  plan.step_seconds = measured.batch.seconds / tokens * static_cast<double>(rows.tokens) / steps +
+                      measured.optimizer_seconds * static_cast<double>(trained.padded);
+  plan.total_seconds = plan.step_seconds * steps;
+  if (eval_data == nullptr) return;
+  const double epochs = static_cast<double>(rows.tokens) /
+                        static_cast<double>(std::max<std::int64_t>(train_data.summary.tokens, 1));
+  plan.total_seconds += static_cast<double>(evaluations(config, rows.steps, epochs)) *
+                        static_cast<double>(eval_data->summary.tokens) *
+                        measured.batch.forward_seconds / tokens;
+}
+
+}  // namespace
+
+std::uint64_t Plan::component(const std::string& name) const {
+  const auto found = std::find_if(components.begin(), components.end(),
+                                  [&](const auto& entry) { return entry.first == name; });
+  return found == components.end() ? 0 : found->second;
+}
+
+Plan plan_run(const Config& config, const Dataset& train_data, const Dataset* eval_data) {
+  if (!resolve_device(config.device).is_cpu()) {
+    fail(ErrorKind::config,
+         "plan measures runs on the CPU in this version, and this one is for {}; use device: cpu",
+         resolve_device(config.device).str());
+  }
+  const std::uint64_t program = resident_bytes();
+  const Rows rows = rows_of(config, train_data);
+  const Config counted = countable(config);
+  Sized sized = size_up(config, counted);
+  const std::int64_t vocabulary = sized.model.config.vocab_size;
+  const auto chosen = rows_to_measure(rows, train_data, sized.bytes, sized.model.layers.size());
+  const Calibration measured = calibrate(sized.model, counted, train_data, chosen, eval_data);
+  const Moving moving = moving_bytes(measured, rows, vocabulary, sized.dtype);
+  const bool quantized = sized.was_quantized || config.quantization != Quantization::none;
+  const std::uint64_t buffer =
+      quantized ? sized.bytes.largest_linear * c10::elementSize(sized.dtype) : 0;
+  const std::uint64_t element = c10::elementSize(trained_dtype(config));
+  const std::uint64_t padded = sized.trained.padded;
+  const std::uint64_t optimizer = optimizer_bytes(config, sized.trained);
+
+  Plan plan;
+  plan.steps = rows.steps;
+  plan.trained_parameters = static_cast<std::int64_t>(sized.trained.count);
+  plan.largest_batch_tokens = rows.largest_tokens;
+  plan.components = {{"program", program},
+                     {"weights", weight_bytes(config, sized.bytes, sized.stored, sized.dtype,
+                                              measured.stored_share, sized.was_quantized)},
+                     {"adapters", element * padded},
+                     {"gradients", config.optimizer_in_backward ? 0 : 4 * padded},
+                     {"optimizer", optimizer},
+                     {"activations", moving.activations},
+                     {"logits", moving.logits},
+                     {"workspace", moving.workspace + buffer}};
+  for (const auto& [name, bytes] : plan.components) plan.peak_memory_bytes += bytes;
+  plan.disk_bytes = disk_of(config, sized.trained, optimizer, sized.bytes);
+  plan_time(config, measured, rows, sized.trained, train_data, eval_data, plan);
+  judge(config, plan);
+  return plan;
+}
+
+}  // namespace finetune

@@ -1,0 +1,31 @@
+"""`finetune init` and `finetune doctor`."""
+
+import json
+
+import program
+import pytest
+
+BASE = program.SOURCE_DIR / "data/tiny-base"
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full", "adapter"])
+def test_init_writes_a_configuration_that_runs(tmp_path, method):
+    data = program.write_rows(tmp_path / "rows.jsonl", [{"prompt": f"What is {i}?", "completion": " A number."} for i in range(40)])
+    text = program.run("init", "--method", method, "--model", BASE, "--data", data).stdout
+    assert "40 rows" in text and "per_device_train_batch_size: 2" in text and "max_length: 64" in text
+    (tmp_path / "mine.yaml").write_text(text)
+    program.run("train", "--config", tmp_path / "mine.yaml", "max_steps=1", cwd=tmp_path)
+    assert (tmp_path / "runs" / method / "report.html").exists()
+
+
+def test_init_without_facts_and_with_wrong_ones():
+    assert "model_name_or_path: path/to/model" in program.run("init").stdout
+    assert "did you mean qlora" in program.run("init", "--method", "qlor", expect=2).stderr
+    assert "give --model too" in program.run("init", "--data", "x.jsonl", expect=2).stderr
+
+
+def test_doctor():
+    report = json.loads(program.run("doctor", "--json").stdout)
+    assert report["cores"] >= 1 and report["float32_gflops"] > 0
+    assert 0 < report["available_memory_bytes"] <= report["memory_bytes"]
+    assert str(report["cores"]) + " cores usable" in program.run("doctor").stdout
