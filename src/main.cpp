@@ -2,8 +2,8 @@
 #include "finetune/base/interrupt.h"
 #include "finetune/commands/commands.h"
 
-#include <CLI/CLI.hpp>
 #include <c10/util/Logging.h>
+#include <CLI/CLI.hpp>
 
 #include <malloc.h>
 #include <unistd.h>

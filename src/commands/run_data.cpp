@@ -65,8 +65,7 @@ void limit(Dataset& data, Overlength overlength, Overlong& overlong) {
   for (std::size_t row = 0; row < data.examples.size(); row += each) {
     std::int64_t longest = 0;
     for (std::size_t i = row; i < row + each; ++i)
-      longest =
-          std::max(longest, static_cast<std::int64_t>(data.examples[i].input_ids.size()));
+      longest = std::max(longest, static_cast<std::int64_t>(data.examples[i].input_ids.size()));
     overlong.longest = std::max(overlong.longest, longest);
     if (longest > overlong.max_length) {
       ++overlong.rows;

@@ -165,8 +165,9 @@ void run_train(const TrainOptions& options) {
   catch_interrupts(config.interrupt_grace_seconds);
   std::optional<EvalSamples> samples;
   if (data.eval) samples.emplace(config, text, *data.eval, run.path());
-  TrainInputs inputs{config, model, parameters, data.train, data.eval ? &*data.eval : nullptr,
-                     reference.train, reference.eval};
+  TrainInputs inputs{
+      config,          model,         parameters, data.train, data.eval ? &*data.eval : nullptr,
+      reference.train, reference.eval};
   inputs.on_evaluation = [&](std::int64_t step) { samples->answer(model, step); };
   Trainer trainer(std::move(inputs), run);
   const TrainReport report = trainer.run({options.resume, options.allow_changed});

@@ -11,6 +11,8 @@ double Config::resolved_learning_rate() const {
   return method == Method::full ? 1e-5 : 2e-4;
 }
 
+double Config::resolved_beta() const { return beta.value_or(stage == Stage::grpo ? 0.0 : 0.1); }
+
 double Config::resolved_adapter_scaling() const {
   return adapter_scaling.value_or(adapter_placement == AdapterPlacement::parallel ? 4.0 : 1.0);
 }

@@ -2,8 +2,9 @@
 
 // The one list of settings. The parser, --show-config, the documentation, the JSON schema and the
 // "not in this version" check are visitors of it, so a setting is described once: here and in the
-// two headers below.
+// three headers below.
 
+#include "config/fields_alignment.h"
 #include "config/fields_model.h"
 #include "config/fields_training.h"
 #include "finetune/config/config.h"
@@ -33,6 +34,8 @@ void visit_fields(C& c, V&& v) {
   visit_optimizer_fields(c, v);
   group("Preference stages");
   visit_preference_fields(c, v);
+  group("Online alignment: stage grpo");
+  visit_grpo_fields(c, v);
   group("Evaluation, checkpoints and output");
   visit_evaluation_fields(c, v);
   visit_run_fields(c, v);

@@ -199,31 +199,6 @@ void visit_optimizer_fields(C& c, V&& v) {
 }
 
 template <class C, class V>
-void visit_preference_fields(C& c, V&& v) {
-  v(Field{.key = "loss_type",
-          .help = "The loss of stage `dpo`: `sigmoid` as published (with `label_smoothing` cDPO), "
-                  "`hinge` (SLiC), `robust` (for a known share of wrong labels, "
-                  "`label_smoothing`).",
-          .aliases = {"pref_loss", "dpo_loss"}},
-    c.loss_type);
-  v(Field{.key = "beta",
-          .help = "Strength of the pull towards the reference model; `orpo`: weight of the odds "
-                  "ratio; `simpo`: scale of the margin.",
-          .aliases = {"pref_beta", "dpo_beta", "rl_beta"},
-          .range = above(0)},
-    c.beta);
-  v(Field{.key = "simpo_gamma",
-          .help = "Margin between the chosen and the rejected answer that stage `simpo` aims at.",
-          .range = at_least(0)},
-    c.simpo_gamma);
-  v(Field{.key = "reference_adapter",
-          .help = "Folder of the adapter over the base model that is the reference of stages `dpo` "
-                  "and `ipo`.",
-          .absent = "the state at step 0"},
-    c.reference_adapter);
-}
-
-template <class C, class V>
 void visit_evaluation_fields(C& c, V&& v) {
   v(Field{.key = "eval_steps",
           .help = "Optimizer steps between evaluations.",

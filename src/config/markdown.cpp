@@ -58,6 +58,7 @@ std::string type_text(const std::optional<T>&) {
 
 template <typename T>
 std::string type_text(const std::vector<T>&) {
+  if (std::is_same_v<T, double>) return "list of numbers";
   return "list of " + std::string(std::is_same_v<T, std::string> ? "names" : "integers");
 }
 

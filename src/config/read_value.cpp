@@ -121,6 +121,21 @@ void read_dataset(const YamlValue& entry, const ReadContext& context,
   out.push_back(std::move(spec));
 }
 
+template <typename T>
+void read_numbers(const YamlValue& value, const ReadContext& context, const char* expected,
+                  std::vector<T>& out) {
+  if (value.kind == YamlValue::Kind::map) {
+    context.mismatch(value, expected);
+    return;
+  }
+  out.clear();
+  if (is_scalar(value)) {
+    read_value(value, context, out.emplace_back());
+    return;
+  }
+  for (const YamlValue& item : value.items) read_value(item, context, out.emplace_back());
+}
+
 template <typename T, typename Parse>
 void read_ranged(const YamlValue& value, const ReadContext& context, const std::string& noun,
                  Parse parse, T& out) {
@@ -201,16 +216,11 @@ void read_value(const YamlValue& value, const ReadContext& context, std::vector<
 
 void read_value(const YamlValue& value, const ReadContext& context,
                 std::vector<std::int64_t>& out) {
-  if (value.kind == YamlValue::Kind::map) {
-    context.mismatch(value, "a list of integers");
-    return;
-  }
-  out.clear();
-  if (is_scalar(value)) {
-    read_value(value, context, out.emplace_back());
-    return;
-  }
-  for (const YamlValue& item : value.items) read_value(item, context, out.emplace_back());
+  read_numbers(value, context, "a list of integers", out);
+}
+
+void read_value(const YamlValue& value, const ReadContext& context, std::vector<double>& out) {
+  read_numbers(value, context, "a list of numbers", out);
 }
 
 void read_value(const YamlValue& value, const ReadContext& context, ModuleSelector& out) {

@@ -34,6 +34,7 @@ void read_value(const YamlValue& value, const ReadContext& context, std::int64_t
 void read_value(const YamlValue& value, const ReadContext& context, double& out);
 void read_value(const YamlValue& value, const ReadContext& context, std::vector<std::string>& out);
 void read_value(const YamlValue& value, const ReadContext& context, std::vector<std::int64_t>& out);
+void read_value(const YamlValue& value, const ReadContext& context, std::vector<double>& out);
 void read_value(const YamlValue& value, const ReadContext& context, ModuleSelector& out);
 void read_value(const YamlValue& value, const ReadContext& context, LoraInit& out);
 void read_value(const YamlValue& value, const ReadContext& context, std::vector<DatasetSpec>& out);

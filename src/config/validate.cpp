@@ -77,7 +77,12 @@ std::map<std::string_view, std::string> void_keys(const Config& c) {
     reasons["double_quant"] = "with quantization: " + to_string(c.quantization);
   }
   const std::string stage = "with stage: " + to_string(c.stage);
-  if (c.stage != Stage::dpo) reasons["loss_type"] = stage;
+  if (c.stage != Stage::dpo) reasons["loss_type"] = reasons["use_weighting"] = stage;
+  if (c.stage != Stage::kto) reasons["desirable_weight"] = reasons["undesirable_weight"] = stage;
+  if (c.stage != Stage::reward) reasons["center_rewards_coefficient"] = stage;
+  if (c.stage != Stage::grpo) {
+    visit_grpo_fields(c, [&](const Field& field, const auto&) { reasons[field.key] = stage; });
+  }
   if (c.stage != Stage::simpo) reasons["simpo_gamma"] = stage;
   if (c.stage == Stage::sft) reasons["beta"] = stage;
   if (c.stage != Stage::dpo && c.stage != Stage::ipo) reasons["reference_adapter"] = stage;
@@ -209,6 +214,10 @@ class CrossChecks {
 
   void check_preference() {
     if (c_.stage == Stage::sft) return;
+    if (c_.resolved_beta() <= 0 && c_.stage != Stage::grpo) {
+      add("beta", "beta is 0, with which stage: " + to_string(c_.stage) +
+                      " learns nothing; expected a number above 0");
+    }
     if (c_.train_on_prompt) {
       add("train_on_prompt",
           "train_on_prompt: true makes the prompt a part of both answers; stage: " +
@@ -230,9 +239,10 @@ class CrossChecks {
 
   void check_eval() {
     if (c_.stage == Stage::sft) return;
-    add("stage", "stage: " + to_string(c_.stage) +
-                     " trains on pairs of answers, and eval reads rows with one; expected stage=sft "
-                     "and eval_datasets of such rows");
+    add("stage",
+        "stage: " + to_string(c_.stage) +
+            " trains on pairs of answers, and eval reads rows with one; expected stage=sft "
+            "and eval_datasets of such rows");
   }
 
   void check_full() {

@@ -159,8 +159,8 @@ Calibration calibrate(CausalLM& model, const Config& config, const Dataset& data
   }
   make_leaves(parameters, trained_dtype(config));
   const bool share_prefixes = shares_prefixes(config, model);
-  const auto objective =
-      make_objective(config, model, data, std::vector<double>(data.examples.size()), share_prefixes);
+  const auto objective = make_objective(config, model, data,
+                                        std::vector<double>(data.examples.size()), share_prefixes);
   const Batch batch = make_batch(data, indices, share_prefixes);
   measure(model, config, *objective, batch);  // the first pass also fills the allocator's memory
   const BatchCost more = measure(model, config, *objective, batch);

@@ -154,7 +154,8 @@ std::vector<std::int64_t> rows_to_measure(const Rows& rows, const Dataset& data,
     tokens += length;
   }
   const auto each = static_cast<std::size_t>(data.examples_per_row);
-  if (chosen.size() < each) return {rows.largest.begin(), rows.largest.begin() + data.examples_per_row};
+  if (chosen.size() < each)
+    return {rows.largest.begin(), rows.largest.begin() + data.examples_per_row};
   chosen.resize(chosen.size() / each * each);
   return chosen;
 }

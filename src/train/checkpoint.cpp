@@ -24,14 +24,9 @@ constexpr const char* kChecksum = "checksum";
 
 /// Settings that do not change what is computed.
 const std::set<std::string, std::less<>> kFree = {
-    "output_dir",
-    "overwrite_output_dir",
-    "save_total_limit",
-    "disk_retry_seconds",
-    "interrupt_grace_seconds",
-    "eval_samples",
-    "tensorboard",
-    "prometheus_file"};
+    "output_dir",         "overwrite_output_dir",    "save_total_limit",
+    "disk_retry_seconds", "interrupt_grace_seconds", "eval_samples",
+    "tensorboard",        "prometheus_file"};
 
 /// The state without its checksum, which is checked.
 ordered_json read_state(const fs::path& path) {

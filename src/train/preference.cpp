@@ -33,7 +33,7 @@ Tensor owners(const Batch& batch, const Tensor& tokens) {
 }  // namespace
 
 PreferenceSettings preference_settings(const Config& config) {
-  return {config.stage, config.loss_type, config.beta, config.label_smoothing, config.simpo_gamma};
+  return {config.stage, config.loss_type, config.resolved_beta(), config.label_smoothing, config.simpo_gamma};
 }
 
 std::int64_t PreferenceObjective::count(const Dataset& dataset,

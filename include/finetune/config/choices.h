@@ -9,9 +9,14 @@ namespace finetune {
 /// What is trained.
 enum class Method { lora, full, adapter, ia3 };
 /// What the loss is.
-enum class Stage { sft, dpo, ipo, orpo, simpo, kto, reward };
+enum class Stage { sft, dpo, ipo, orpo, simpo, kto, reward, grpo };
 /// The loss of stage dpo.
 enum class PreferenceLoss { sigmoid, hinge, robust };
+/// How the token losses of stage grpo are averaged.
+enum class GrpoLoss { grpo, bnpo, dr_grpo, dapo };
+/// What stage grpo divides the advantages by: the deviation of rewards in a group, in the batch,
+/// or nothing.
+enum class ScaleRewards { group, batch, none };
 /// How the frozen weights are stored.
 enum class Quantization { none, nf4, int8 };
 /// The type the model computes in; `automatic` is written `auto`.
@@ -66,10 +71,10 @@ struct Choices<Method> {
 
 template <>
 struct Choices<Stage> {
-  static constexpr ChoiceWord<Stage> words[] = {{Stage::sft, "sft"},       {Stage::dpo, "dpo"},
-                                                {Stage::ipo, "ipo"},       {Stage::orpo, "orpo"},
-                                                {Stage::simpo, "simpo"},   {Stage::kto, "kto"},
-                                                {Stage::reward, "reward"}, {Stage::reward, "rm"}};
+  static constexpr ChoiceWord<Stage> words[] = {
+      {Stage::sft, "sft"},       {Stage::dpo, "dpo"},     {Stage::ipo, "ipo"},
+      {Stage::orpo, "orpo"},     {Stage::simpo, "simpo"}, {Stage::kto, "kto"},
+      {Stage::reward, "reward"}, {Stage::grpo, "grpo"},   {Stage::reward, "rm"}};
 };
 
 template <>
@@ -139,6 +144,20 @@ struct Choices<PreferenceLoss> {
   static constexpr ChoiceWord<PreferenceLoss> words[] = {{PreferenceLoss::sigmoid, "sigmoid"},
                                                          {PreferenceLoss::hinge, "hinge"},
                                                          {PreferenceLoss::robust, "robust"}};
+};
+
+template <>
+struct Choices<GrpoLoss> {
+  static constexpr ChoiceWord<GrpoLoss> words[] = {{GrpoLoss::grpo, "grpo"},
+                                                   {GrpoLoss::bnpo, "bnpo"},
+                                                   {GrpoLoss::dr_grpo, "dr_grpo"},
+                                                   {GrpoLoss::dapo, "dapo"}};
+};
+
+template <>
+struct Choices<ScaleRewards> {
+  static constexpr ChoiceWord<ScaleRewards> words[] = {
+      {ScaleRewards::group, "group"}, {ScaleRewards::batch, "batch"}, {ScaleRewards::none, "none"}};
 };
 
 template <>

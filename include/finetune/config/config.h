@@ -144,9 +144,26 @@ struct Config {
 
   // Preference stages.
   PreferenceLoss loss_type = PreferenceLoss::sigmoid;
-  double beta = 0.1;
+  std::optional<double> beta;  ///< see resolved_beta()
   double simpo_gamma = 0.5;
   std::optional<std::string> reference_adapter;
+  bool use_weighting = false;  ///< dpo: pairs weighted by their likelihood (WPO)
+  double desirable_weight = 1, undesirable_weight = 1;  ///< kto
+  double center_rewards_coefficient = 0;                ///< reward
+
+  // Online: stage grpo.
+  std::vector<std::string> reward_funcs;     ///< "name" or "name:argument"
+  std::vector<double> reward_weights;        ///< one for each of reward_funcs; empty: all 1
+  std::int64_t num_generations = 8;          ///< answers to a prompt: a group
+  std::int64_t max_completion_length = 256;  ///< tokens
+  double temperature = 1;                    ///< of the sampled answers
+  std::int64_t top_k = 0;                    ///< 0: all
+  double top_p = 1;
+  std::int64_t num_iterations = 1;  ///< optimizer steps on the same answers
+  double epsilon = 0.2;  ///< how far the ratio of probabilities may fall before it is cut
+  std::optional<double> epsilon_high;  ///< how far it may rise; absent: epsilon
+  GrpoLoss grpo_loss_type = GrpoLoss::dapo;
+  ScaleRewards scale_rewards = ScaleRewards::group;
 
   // Evaluation, checkpoints, output.
   std::optional<std::int64_t> eval_steps;  ///< optimizer steps; absent: at the end of each epoch
@@ -177,6 +194,8 @@ struct Config {
   /// learning_rate, or 2e-4 for lora and adapter, 3e-3 for ia3, 1e-5 for full, 5e-6 for preference
   /// stages.
   double resolved_learning_rate() const;
+  /// beta, or 0.1; 0 for grpo, which then needs no reference.
+  double resolved_beta() const;
   /// adapter_scaling, or 4 with adapter_placement: parallel, as He et al. have it, else 1.
   double resolved_adapter_scaling() const;
   /// load_best_model_at_end, or true when there are evaluation data.
