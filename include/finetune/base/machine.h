@@ -22,8 +22,10 @@ MemoryLimits memory_limits();
 
 /// This process's resident set now.
 std::uint64_t resident_bytes();
-/// The largest it has been.
+/// The largest it has been, since reset_peak_memory() where that was called.
 std::uint64_t peak_memory_bytes();
+/// Lets peak_memory_bytes() begin anew with the present resident set, where the kernel allows it.
+void reset_peak_memory();
 
 /// Free bytes of the file system that holds `path`, or that would: its nearest folder that exists.
 std::uint64_t free_disk_bytes(const std::filesystem::path& path);
