@@ -130,7 +130,8 @@ def test_every_verb_and_key_is_in_the_manual_page(tmp_path):
     assert len(verbs) >= 10 and len(keys) > 70
     if shutil.which("mandoc"):
         lint = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True)
-        assert lint.returncode == 0, lint.stdout
+        # The page has no date, so that the same program always writes the same page.
+        assert [line for line in lint.stdout.splitlines() if "missing date" not in line] == []
         text = subprocess.run(["mandoc", "-T", "utf8", page], capture_output=True, text=True).stdout
         text = re.sub(".\b", "", text)
     elif shutil.which("groff"):
