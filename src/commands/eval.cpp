@@ -50,9 +50,11 @@ Config config_of(const EvalOptions& options) {
     config.eval_datasets = {DatasetSpec{}};
     config.eval_datasets.front().path = options.data;
   }
-  if (config.eval_datasets.empty() && options.answers.empty()) {
+  const bool held_out = config.eval_split > 0 && !config.datasets.empty();
+  if (config.eval_datasets.empty() && !held_out && options.answers.empty()) {
     fail(ErrorKind::config,
-         "nothing to evaluate on; give --data FILE, or eval_datasets in the configuration");
+         "nothing to evaluate on; give --data FILE, or eval_datasets or eval_split in the "
+         "configuration");
   }
   return config;
 }
@@ -118,8 +120,10 @@ class Evaluation {
     DatasetOptions data_options =
         dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
     data_options.keep_texts = true;
-    for (const DatasetSpec& spec : config_.eval_datasets)
-      data_.push_back(open_dataset({spec}, *text_.tokenizer, *text_.chat_template, data_options));
+    if (config_.eval_datasets.empty()) open_held_out(data_options);
+    for (std::size_t i = data_.size(); i < config_.eval_datasets.size(); ++i)
+      data_.push_back(open_dataset({config_.eval_datasets[i]}, *text_.tokenizer,
+                                   *text_.chat_template, data_options));
     if (options_.generate) {
       scoring_.emplace(config_);
       if (config_.format_check) scoring_->need(*config_.format_check, "format_check");
@@ -148,6 +152,16 @@ class Evaluation {
   const EvalReport& report() const { return report_; }
 
  private:
+  /// The rows that eval_split keeps out of training, as one data set.
+  void open_held_out(const DatasetOptions& options) {
+    Dataset all = open_dataset(config_.datasets, *text_.tokenizer, *text_.chat_template, options);
+    data_.push_back(split_dataset(std::move(all), config_.eval_split, options.seed).second);
+    DatasetSpec& spec = config_.eval_datasets.emplace_back(config_.datasets.front());
+    spec.path = join(data_[0].files, ", ");
+    log_info("eval", "the {} rows of {} that eval_split holds out", format_count(data_[0].rows()),
+             spec.path);
+  }
+
   void need_checks(const Dataset& dataset, const DatasetSpec& spec) {
     scoring_->need(spec.format_check, spec.path);
     for (std::size_t i = 0; i < dataset.texts.size(); ++i)
@@ -198,7 +212,7 @@ class Evaluation {
   }
 
   const EvalOptions& options_;
-  const Config& config_;
+  Config config_;
   Variants variants_;
   TextTools text_;
   std::vector<Dataset> data_;

@@ -36,7 +36,7 @@ void visit_model_fields(C& c, V&& v) {
     c.quantization);
   v(Field{.key = "double_quant",
           .help = "With `nf4`: the block scales are quantized too.",
-          .aliases = {"bnb_4bit_use_double_quant", "double_quantization"}},
+          .aliases = {"bnb_4bit_use_double_quant", "double_quantization", "use_bnb_nested_quant"}},
     c.double_quant);
   v(Field{.key = "dtype",
           .help = "Type the model computes in. `auto`: bfloat16 where the machine multiplies it "
@@ -90,6 +90,7 @@ void visit_lora_fields(C& c, V&& v) {
     c.exclude_modules);
   v(Field{.key = "layers_to_transform",
           .help = "Only these decoder blocks get adapters, counted from 0.",
+          .aliases = {"peft_layers_to_transform"},
           .range = at_least(0),
           .absent = "all blocks",
           .only_for = {"lora", "ia3", "adapter"}},
@@ -136,7 +137,8 @@ void visit_lora_variant_fields(C& c, V&& v) {
               "lost), "
               "or the folder of an adapter to continue, which then also gives rank, alpha and "
               "targets; with `adapter` only the last.",
-          .aliases = {"init_adapter", "resume_adapter_file"},
+          .aliases = {"init_adapter", "resume_adapter_file", "adapter_name_or_path",
+                      "lora_model_dir", "peft_init_lora_weights"},
           .only_for = {"lora", "adapter"}},
     c.init_lora_weights);
   v(Field{.key = "stack_on_adapter",

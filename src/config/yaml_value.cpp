@@ -160,6 +160,11 @@ YamlValue read_yaml_file(const std::filesystem::path& path, Problems& problems) 
          "init'",
          name);
   }
+  if (name.ends_with(".jsonl") || name.ends_with(".gz") || name.ends_with(".csv")) {
+    fail(ErrorKind::config,
+         "{}: these are data; a configuration is YAML and names them: 'datasets: [{}]'", name,
+         name);
+  }
   std::string text = read_file(path, ErrorKind::config);
   if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
   check_characters(text, name);

@@ -24,6 +24,12 @@ constexpr const char* kIndexFile = "model.safetensors.index.json";
          ".save_pretrained(sys.argv[2])\" {} {}-safetensors",
          folder.string(), folder.string(), folder.string());
   }
+  if (fs::exists(folder / "adapter_config.json")) {
+    fail(ErrorKind::model,
+         "{}: holds an adapter, not a model; give it with --adapter, and its base model with "
+         "--model",
+         folder.string());
+  }
   fail(ErrorKind::model, "{}: holds neither {} nor {}; expected the folder of a Hugging Face model",
        folder.string(), kSingleFile, kIndexFile);
 }

@@ -45,8 +45,15 @@ std::vector<std::string> supported_model_types() {
 
 ModelConfig read_model_config(const fs::path& folder) {
   if (!fs::is_directory(folder)) {
-    fail(ErrorKind::model, "{}: no such folder; expected the folder of a Hugging Face model",
-         folder.string());
+    const std::string name = folder.string();
+    const bool on_a_hub =
+        name[0] != '/' && name[0] != '.' && std::count(name.begin(), name.end(), '/') == 1;
+    fail(ErrorKind::model, "{}: no such folder; expected the folder of a Hugging Face model{}",
+         name,
+         on_a_hub
+             ? fmt::format("; nothing is fetched here: hf download {} --local-dir FOLDER gets one",
+                           name)
+             : "");
   }
   const ConfigReader reader(folder / "config.json");
   const std::string model_type = reader.word("model_type", "");

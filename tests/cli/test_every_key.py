@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import pathlib
 import re
 import subprocess
 import time
@@ -96,6 +97,9 @@ ROWS = {
     "eval_steps": (1, {**EVAL, "eval_steps": None}),
     "save_steps": (1, {}),
     "logging_steps": (2, {}),
+    "eval_samples": (1, EVAL),
+    "tensorboard": (False, {}),
+    "prometheus_file": ("GAUGES", {}),
     "save_total_limit": (1, {"save_steps": 1}),
     "load_best_model_at_end": (False, {**EVAL, "learning_rate": 0.5}),
     "early_stopping_patience": (1, {**EVAL, "learning_rate": 0.5}),
@@ -149,7 +153,7 @@ def paths(tmp_path_factory, model, rows_file, adapter):
             "PAIRS": write_rows(folder / "pairs.jsonl", [
                 {"prompt": row["prompt"], "chosen": row["completion"], "rejected": other["completion"]}
                 for row, other in zip(toy.rows(6, seed=8), toy.rows(6, seed=9), strict=True)]),
-            "ELSEWHERE": folder / "elsewhere"}
+            "ELSEWHERE": folder / "elsewhere", "GAUGES": folder / "gauges.prom"}
 
 
 def observe(folder, keys):
@@ -165,6 +169,11 @@ def observe(folder, keys):
         seen["error"] = done.stderr.replace(str(folder), "")
     for path in sorted(out.rglob("*.safetensors")) if out.exists() else []:
         seen[str(path.relative_to(out))] = path.read_bytes()
+    seen["tensorboard is there"] = (out / "tensorboard").exists()
+    if (out / "samples.jsonl").exists():
+        seen["samples"] = (out / "samples.jsonl").read_text()
+    if "prometheus_file" in keys:
+        seen["gauges"] = [line for line in pathlib.Path(keys["prometheus_file"]).read_text().splitlines() if "# TYPE" in line]
     if (out / "metrics.jsonl").exists():
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         seen["metrics"] = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]

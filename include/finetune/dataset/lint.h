@@ -10,9 +10,9 @@ namespace finetune {
 
 /// Something about a row that its author should see. None of it stops a run.
 struct Finding {
-  std::string kind;   ///< duplicate, near_duplicate, leakage, short_answer, over_length, no_stop,
-                      ///< encoding, placeholder, imbalance
-  std::string where;  ///< "file:line", or the file for imbalance
+  std::string kind;   ///< duplicate, near_duplicate, other_answer, leakage, short_answer,
+                      ///< over_length, no_stop, encoding, placeholder, imbalance
+  std::string where;  ///< "file:line"; for imbalance the file or "source NAME"
   std::string what;   ///< one line for a person
 };
 
@@ -22,14 +22,15 @@ struct LintOptions {
   std::vector<std::int32_t> stop_ids;  ///< what ends an answer; empty: not looked at
 };
 
-/// Share of common stretches of four tokens (Jaccard) from which two rows count as nearly the same.
+/// Share of common stretches of three words (Jaccard) from which two rows count as nearly the same.
 constexpr double kNearDuplicate = 0.8;
 
 /// Looks at every row once, however often its weight repeats it. `data` has its texts
 /// (DatasetOptions::keep_texts). Findings come kind by kind, in the order of the rows.
 std::vector<Finding> lint(const Dataset& data, const LintOptions& options);
 
-/// Rows of `eval` that training has seen: the same tokens, or nearly.
+/// Rows of `eval` that training has seen: the same tokens, nearly the same words, or the same
+/// prompt.
 std::vector<Finding> lint_leakage(const Dataset& train, const Dataset& eval);
 
 }  // namespace finetune
