@@ -16,7 +16,7 @@ def place(tmp_path_factory):
     (folder / "rows.csv").write_text("question,answer\nWhy?,Because.\n")
     (folder / "qa.json").write_text(json.dumps([{"question": row["instruction"], "answer": row["output"]} for row in ROWS]))
     (folder / "mine.yaml").write_text(program.run("init", "--model", BASE, "--data", "rows.jsonl", cwd=folder).stdout)
-    program.run("train", "--config", "mine.yaml", "max_steps=2", "output_dir=out", cwd=folder)
+    program.run("train", "--config", "mine.yaml", "max_steps=2", "eval_steps=2", "output_dir=out", cwd=folder)
     return folder
 
 
