@@ -12,7 +12,7 @@ import yaml
 from program import BIN, SOURCE_DIR
 
 README = SOURCE_DIR / "README.md"
-PAGES = ["README.md", "docs/eval.md", "docs/generate.md", "docs/preferences.md", "docs/watching.md"]
+PAGES = ["README.md", "docs/eval.md", "docs/generate.md", "docs/grpo.md", "docs/preferences.md", "docs/watching.md"]
 TRAIN = ["finetune", "train", "--config", "configs/lora.yaml"]
 # What the pages take for granted beside configs/ and data/.
 FILES = {"answers.jsonl": {"prediction": "kubectl get pods", "reference": "kubectl get pods -A"},
