@@ -88,7 +88,12 @@ void limit(Dataset& data, Overlength overlength, Overlong& overlong) {
 }  // namespace
 
 RunData open_run_data(const Config& config, const TextTools& text, const ModelConfig& model) {
-  RunData data = open_data(config, text, dataset_options(config, model.longest_sequence()));
+  DatasetOptions options = dataset_options(config, model.longest_sequence());
+  if (config.stage == Stage::grpo) {
+    options.keep_texts = true;
+    options.sampled_tokens = config.max_completion_length;
+  }
+  RunData data = open_data(config, text, options);
   tell("train", data.train);
   if (data.eval) tell("eval", *data.eval);
   tell_overlap(data);

@@ -55,7 +55,8 @@ void visit_grpo_fields(C& c, V&& v) {
   v(Field{.key = "reward_funcs",
           .help = "What rewards an answer, each as a name or `name:argument`; their weighted sum "
                   "counts. docs/grpo.md has the list.",
-          .aliases = {"rewards"}},
+          .aliases = {"rewards"},
+          .whole_text = true},
     c.reward_funcs);
   v(Field{.key = "reward_weights",
           .help = "A weight for each of `reward_funcs`.",

@@ -205,7 +205,7 @@ class CrossChecks {
     }
     if (c_.train_on_prompt) {
       add("train_on_prompt",
-          "train_on_prompt: true makes the prompt a part of both answers; stage: " +
+          "train_on_prompt: true makes the prompt a part of the answers; stage: " +
               to_string(c_.stage) + " compares answers, expected false");
     }
     if (c_.stage == Stage::dpo && c_.loss_type == PreferenceLoss::robust &&
@@ -215,15 +215,41 @@ class CrossChecks {
                       "label_smoothing is {}; expected above 0 and below 0.5",
                       c_.label_smoothing));
     }
-    if ((c_.stage == Stage::ipo || c_.stage == Stage::orpo ||
+    if ((c_.stage == Stage::ipo || c_.stage == Stage::orpo || c_.stage == Stage::grpo ||
          c_.loss_type == PreferenceLoss::hinge) &&
         c_.label_smoothing > 0) {
       add("label_smoothing", "label_smoothing is no part of this loss; leave it out");
     }
   }
 
+  void check_grpo(ConfigUse use) {
+    if (c_.stage != Stage::grpo) return;
+    if (use == ConfigUse::plan) {
+      add("stage",
+          "stage: grpo samples its answers while it trains, and plan does not know how long they "
+          "get; 'finetune train --dry-run' makes one step");
+    }
+    if (c_.tokens_per_batch) {
+      add("tokens_per_batch",
+          "tokens_per_batch counts the tokens of rows, and stage: grpo trains on answers that are "
+          "not there yet; expected per_device_train_batch_size, in prompts");
+    }
+    if (c_.overlength == Overlength::truncate) {
+      add("overlength",
+          "overlength: truncate would cut prompts before their end; with stage: grpo expected "
+          "error or drop");
+    }
+    if (c_.max_completion_length >= c_.max_length) {
+      add("max_completion_length",
+          fmt::format("max_completion_length is {}, and max_length {}; expected less, so that a "
+                      "prompt has room",
+                      c_.max_completion_length, c_.max_length));
+    }
+  }
+
   void check_eval() {
-    if (c_.stage == Stage::sft) return;
+    // Rows of stage grpo have one answer, and are evaluated as those of sft.
+    if (c_.stage == Stage::sft || c_.stage == Stage::grpo) return;
     add("stage",
         "stage: " + to_string(c_.stage) +
             " trains on pairs of answers, and eval reads rows with one; expected stage=sft "
@@ -287,6 +313,7 @@ void validate(const Config& config, ConfigUse use) {
     checks.check_length();
     checks.check_schedule();
     checks.check_preference();
+    checks.check_grpo(use);
     checks.check_full();
     checks.check_optimizer_in_backward();
   }

@@ -196,7 +196,7 @@ class DatasetReader {
       fail(ErrorKind::data, "none of its {} tokens is supervised; expected an answer to learn from",
            example.input_ids.size());
     }
-    if (!fit_length(example, row)) return false;
+    if (!fit_length(example, row) || !fit_samples(content, row)) return false;
     example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1,
                       row.element == 0 ? row.line : row.element};
     if (options_.keep_texts) {
@@ -231,6 +231,24 @@ class DatasetReader {
     }
     row.truncated = true;
     return true;
+  }
+
+  /// The same for a prompt with the answers that will be sampled to it.
+  bool fit_samples(const RowContent& content, PendingRow& row) const {
+    if (options_.sampled_tokens == 0) return true;
+    if (content.text) {
+      fail(ErrorKind::data,
+           "a text without a prompt; expected a prompt that answers can be sampled to, and an "
+           "answer to compare them with");
+    }
+    const std::string prompt = row_text(content, tokenizer_, template_).prompt;
+    const auto tokens = static_cast<std::int64_t>(encode_prompt(tokenizer_, prompt).ids.size());
+    if (tokens + options_.sampled_tokens <= options_.max_length) return true;
+    if (options_.overlength == Overlength::drop) return false;
+    fail(ErrorKind::data,
+         "its prompt has {} tokens, with {} for an answer (max_completion_length) more than {} "
+         "(max_length); change one of these, or set 'overlength: drop'",
+         tokens, options_.sampled_tokens, options_.max_length);
   }
 
   /// Whole passes over the file, then the rows chosen for the fraction.
@@ -332,7 +350,7 @@ DatasetOptions dataset_options(const Config& config, std::int64_t model_max_leng
   }
   options.overlength = config.overlength;
   options.train_on_prompt = config.train_on_prompt;
-  options.pairs = config.stage != Stage::sft;
+  options.pairs = config.stage != Stage::sft && config.stage != Stage::grpo;
   options.system_prompt = config.system_prompt;
   options.max_row_bytes = config.max_row_bytes;
   options.seed = static_cast<std::uint64_t>(config.seed);

@@ -4,8 +4,6 @@
 #include "finetune/base/log.h"
 #include "train/preference.h"
 
-#include <string_view>
-
 namespace finetune {
 
 bool shares_prefixes(const Config& config, const CausalLM& model) {
@@ -43,18 +41,18 @@ void add_means(std::vector<NamedSum>& means, const std::vector<NamedSum>& sums,
 }
 
 std::string describe_evaluation(const EvalResult& result, bool sft, nlohmann::ordered_json& line) {
-  std::string text;
+  std::string text = fmt::format("loss {:.4f}", result.loss);
   if (sft) {
-    text = fmt::format("perplexity {:.3f}, token accuracy {:.1f} %", result.perplexity(),
-                       100 * result.token_accuracy);
+    text += fmt::format(", perplexity {:.3f}, token accuracy {:.1f} %", result.perplexity(),
+                        100 * result.token_accuracy);
     line["eval_perplexity"] = result.perplexity();
     line["eval_token_accuracy"] = result.token_accuracy;
   }
   for (const NamedSum& extra : result.extras) {
-    line["eval_" + std::string(extra.name)] = extra.value;
-    if (extra.name == std::string_view("rewards/margins"))
-      text = fmt::format("margin {:.3f}", extra.value);
-    if (extra.name == std::string_view("rewards/accuracies"))
+    line["eval_" + extra.name] = extra.value;
+    if (extra.name == "reward") text = fmt::format("reward {:.3f}", extra.value);
+    if (extra.name == "rewards/margins") text += fmt::format(", margin {:.3f}", extra.value);
+    if (extra.name == "rewards/accuracies")
       text += fmt::format(", the chosen answer preferred in {:.1f} %", 100 * extra.value);
   }
   return text;

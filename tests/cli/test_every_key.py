@@ -19,6 +19,8 @@ CANONICAL = re.findall(r"^\| `(\w+)` \|", (SOURCE_DIR / "docs/config.md").read_t
 ADAPTER = {"method": "adapter", "lora_rank": None}
 FULL = {"method": "full", "lora_rank": None, "learning_rate": 1e-3}
 DPO = {"stage": "dpo", "datasets": ["PAIRS"]}
+GRPO = {"stage": "grpo", "reward_funcs": ["length:3", "regex:[^a]*"], "num_generations": 4, "max_completion_length": 8}
+AGAIN = {**GRPO, "num_iterations": 2, "learning_rate": 0.1, "lr_scheduler_type": "constant"}  # ratios move within a round
 EVAL = {"eval_datasets": ["EVAL"], "eval_steps": 1}
 # What the words in capitals stand for is made by the fixture `paths`.
 
@@ -94,6 +96,18 @@ ROWS = {
     "beta": (0.5, DPO),
     "simpo_gamma": (2, {**DPO, "stage": "simpo"}),
     "reference_adapter": ("ADAPTER", DPO),
+    "reward_funcs": (["length:3", "regex:[^e]*"], GRPO),
+    "reward_weights": ([1, 3], GRPO),
+    "num_generations": (5, GRPO),
+    "max_completion_length": (6, GRPO),
+    "temperature": (0.5, GRPO),
+    "top_k": (3, GRPO),
+    "top_p": (0.5, GRPO),
+    "num_iterations": (2, GRPO),
+    "epsilon": (0.001, {**AGAIN, "epsilon_high": 0.2}),
+    "epsilon_high": (0.001, AGAIN),
+    "grpo_loss_type": ("dr_grpo", {**GRPO, "max_completion_length": 90}),  # answers of different lengths
+    "scale_rewards": ("none", GRPO),
     "eval_steps": (1, {**EVAL, "eval_steps": None}),
     "save_steps": (1, {}),
     "logging_steps": (2, {}),

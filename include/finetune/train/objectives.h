@@ -24,7 +24,7 @@ std::unique_ptr<Objective> make_objective(const Config& config, const CausalLM& 
 /// Adds sums / count to the means of the same names; the first sums name them.
 void add_means(std::vector<NamedSum>& means, const std::vector<NamedSum>& sums, std::int64_t count);
 
-/// What an evaluation says beside its loss: for people, and added to `line` for metrics.jsonl.
+/// What an evaluation says: for people, and beside the loss added to `line` for metrics.jsonl.
 std::string describe_evaluation(const EvalResult& result, bool sft, nlohmann::ordered_json& line);
 
 }  // namespace finetune
