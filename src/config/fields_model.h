@@ -26,7 +26,7 @@ void visit_model_fields(C& c, V&& v) {
   v(Field{.key = "stage",
           .help = "The objective.",
           .aliases = {"rl", "rlhf_type"},
-          .has = {"sft", "dpo", "ipo", "orpo", "simpo"}},
+          .has = {"sft", "dpo", "ipo", "orpo", "simpo", "kto", "reward"}},
     c.stage);
   v(Field{.key = "quantization",
           .help =

@@ -18,6 +18,7 @@ CANONICAL = re.findall(r"^\| `(\w+)` \|", (SOURCE_DIR / "docs/config.md").read_t
 ADAPTER = {"method": "adapter", "lora_rank": None}
 FULL = {"method": "full", "lora_rank": None, "learning_rate": 1e-3}
 DPO = {"stage": "dpo", "datasets": ["PAIRS"]}
+KTO = {"stage": "kto", "datasets": ["LABELLED"]}
 EVAL = {"eval_datasets": ["EVAL"], "eval_steps": 1}
 # What the words in capitals stand for is made by the fixture `paths`.
 
@@ -93,6 +94,10 @@ ROWS = {
     "beta": (0.5, DPO),
     "simpo_gamma": (2, {**DPO, "stage": "simpo"}),
     "reference_adapter": ("ADAPTER", DPO),
+    "use_weighting": (True, DPO),
+    "desirable_weight": (2, KTO),
+    "undesirable_weight": (2, KTO),
+    "center_rewards_coefficient": (0.5, {**DPO, "stage": "reward"}),
     "eval_steps": (1, {**EVAL, "eval_steps": None}),
     "save_steps": (1, {}),
     "logging_steps": (2, {}),
@@ -149,6 +154,7 @@ def paths(tmp_path_factory, model, rows_file, adapter):
             "PAIRS": write_rows(folder / "pairs.jsonl", [
                 {"prompt": row["prompt"], "chosen": row["completion"], "rejected": other["completion"]}
                 for row, other in zip(toy.rows(6, seed=8), toy.rows(6, seed=9), strict=True)]),
+            "LABELLED": write_rows(folder / "labelled.jsonl", [{**row, "label": i % 2 == 0} for i, row in enumerate(toy.rows(6, seed=8))]),
             "ELSEWHERE": folder / "elsewhere"}
 
 

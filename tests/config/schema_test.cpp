@@ -24,7 +24,7 @@ TEST(ConfigSchema, HasEveryKeyWithItsTypeAndRange) {
   EXPECT_EQ(property(schema, "lora_rank").at("default"), 16);
   EXPECT_EQ(property(schema, "lora_dropout").at("exclusiveMaximum"), 1);
   EXPECT_EQ(property(schema, "learning_rate").at("exclusiveMinimum"), 0);
-  EXPECT_EQ(property(schema, "stage").at("enum").size(), 7U);
+  EXPECT_EQ(property(schema, "stage").at("enum").size(), 8U);
   EXPECT_EQ(property(schema, "gradient_checkpointing").at("enum"),
             nlohmann::ordered_json({"auto", true, false}));
   EXPECT_EQ(property(schema, "layers_to_transform").at("items").at("minimum"), 0);
