@@ -1,4 +1,5 @@
 #include "commands/answer_scoring.h"
+#include "commands/eval_preferences.h"
 #include "commands/eval_report.h"
 #include "commands/session.h"
 #include "finetune/base/error.h"
@@ -103,6 +104,11 @@ std::vector<std::optional<std::string>> generate_answers(const CausalLM& model,
   return answers;
 }
 
+/// True for stages of preference rows; those of grpo have one answer, as those of sft.
+bool compares_answers(const Config& config) {
+  return config.stage != Stage::sft && config.stage != Stage::grpo;
+}
+
 class Evaluation {
  public:
   Evaluation(const EvalOptions& options, const Config& config)
@@ -114,6 +120,12 @@ class Evaluation {
     report_.adapters = variants_.adapters;
     report_.seed = static_cast<std::uint64_t>(config.seed);
     report_.shown_rows = options.shown_rows;
+    if (compares_answers(config)) preferences_.emplace(config, variants_.adapters);
+    if (config.stage == Stage::reward && variants_.adapters.empty()) {
+      fail(ErrorKind::config,
+           "stage: reward, and no adapter: the base has no head that makes scores; give --adapter "
+           "one that stage: reward trained");
+    }
   }
 
   void run() {
@@ -132,9 +144,12 @@ class Evaluation {
     }
     std::vector<SavedAdapter> adapters;  // read first: a wrong path is told before the work
     if (!variants_.full) {
-      for (const std::string& path : variants_.adapters) adapters.push_back(read_adapter(path));
+      for (const std::string& path : variants_.adapters)
+        adapters.push_back(config_.stage == Stage::reward ? read_adapter(path)
+                                                          : read_text_adapter(path));
     }
     CausalLM model = load_base(config_, ModelUse::eval);
+    if (preferences_) set_reference(model);
     score(model, "base");
     if (variants_.full && !variants_.adapters.empty()) {
       Config tuned = config_;
@@ -150,6 +165,8 @@ class Evaluation {
   }
 
   const EvalReport& report() const { return report_; }
+  /// Of a preference stage, else nothing.
+  const std::optional<PreferenceEvaluation>& preferences() const { return preferences_; }
 
  private:
   /// The rows that eval_split keeps out of training, as one data set.
@@ -174,9 +191,21 @@ class Evaluation {
     return spec.format_check.empty() ? config_.format_check.value_or("") : spec.format_check;
   }
 
+  /// The base, or reference_adapter over it.
+  void set_reference(CausalLM& model) {
+    if (config_.reference_adapter)
+      attach_adapter(model, read_text_adapter(*config_.reference_adapter));
+    for (const Dataset& dataset : data_) preferences_->set_reference(model, dataset);
+    detach_adapters(model);
+  }
+
   void score(const CausalLM& model, const std::string& variant) {
     for (std::size_t i = 0; i < data_.size() && interrupt_signal() == 0; ++i) {
       const Dataset& dataset = data_[i];
+      if (preferences_) {
+        preferences_->add(model, dataset, variant);
+        continue;
+      }
       VariantResult result{config_.eval_datasets[i].path,
                            variant,
                            evaluate(model, dataset, config_.eval_batch_size()),
@@ -217,17 +246,32 @@ class Evaluation {
   TextTools text_;
   std::vector<Dataset> data_;
   std::optional<AnswerScoring> scoring_;
+  std::optional<PreferenceEvaluation> preferences_;
   EvalReport report_;
 };
 
-void write_report(const EvalOptions& options, const EvalReport& report) {
-  if (!options.predictions.empty()) write_output(options.predictions, report_predictions(report));
+/// Each form of a result is made when it is asked for.
+template <typename Text, typename Json, typename Predictions>
+void write_report(const EvalOptions& options, const Text& text, const Json& json,
+                  const Predictions& predictions) {
+  if (!options.predictions.empty()) write_output(options.predictions, predictions());
   if (!options.json.empty()) {
-    const std::string json =
-        report_json(report).dump(2, ' ', false, ordered_json::error_handler_t::replace);
-    write_output(options.json, json + "\n");
+    write_output(options.json,
+                 json().dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
   }
-  if (options.json != "-" && options.predictions != "-") write_output("-", report_text(report));
+  if (options.json != "-" && options.predictions != "-") write_output("-", text());
+}
+
+void write_report(const EvalOptions& options, const EvalReport& report) {
+  write_report(
+      options, [&] { return report_text(report); }, [&] { return report_json(report); },
+      [&] { return report_predictions(report); });
+}
+
+void write_report(const EvalOptions& options, const PreferenceEvaluation& preferences) {
+  write_report(
+      options, [&] { return preferences.text(); }, [&] { return preferences.json(); },
+      [&] { return preferences.predictions(); });
 }
 
 /// Scores that need no model.
@@ -247,6 +291,12 @@ void run_eval(const EvalOptions& options) {
   if (options.config.show_config) return write_output("-", show_config(config));
   if (!options.answers.empty()) return score_answers_only(options, config);
   validate(config, ConfigUse::eval);
+  if (compares_answers(config) && options.generate) {
+    fail(ErrorKind::config,
+         "--generate answers rows of one right answer, and stage: {} has others; leave it out, or "
+         "evaluate such rows with stage=sft",
+         to_string(config.stage));
+  }
   prepare_process(config);
   catch_interrupts(config.interrupt_grace_seconds);
   Evaluation evaluation(options, config);
@@ -255,6 +305,7 @@ void run_eval(const EvalOptions& options) {
     log_warning("eval", "interrupted; nothing was written");
     return;
   }
+  if (evaluation.preferences()) return write_report(options, *evaluation.preferences());
   write_report(options, evaluation.report());
 }
 

@@ -1,6 +1,7 @@
 #include "commands/eval_report.h"
 
 #include "commands/eval_groups.h"
+#include "commands/text_table.h"
 #include "finetune/base/text.h"
 
 #include <fmt/format.h>
@@ -15,40 +16,6 @@ using nlohmann::ordered_json;
 namespace {
 
 constexpr int kResamples = 1000;
-
-/// The lines of one table: a label, then a cell for each column.
-class Table {
- public:
-  void add(std::string label, std::vector<std::string> cells) {
-    lines_.push_back({std::move(label), std::move(cells)});
-  }
-
-  std::string text() const {
-    std::size_t label = 0;
-    std::vector<std::size_t> widths;
-    for (const Line& line : lines_) {
-      label = std::max(label, line.label.size());
-      widths.resize(std::max(widths.size(), line.cells.size()), 0);
-      for (std::size_t i = 0; i < line.cells.size(); ++i)
-        widths[i] = std::max(widths[i], line.cells[i].size());
-    }
-    std::string out;
-    for (const Line& line : lines_) {
-      out += fmt::format("  {:{}}", line.label, label);
-      for (std::size_t i = 0; i < line.cells.size(); ++i)
-        out += fmt::format("  {:>{}}", line.cells[i], std::max<std::size_t>(widths[i], 10));
-      out += "\n";
-    }
-    return out;
-  }
-
- private:
-  struct Line {
-    std::string label;
-    std::vector<std::string> cells;
-  };
-  std::vector<Line> lines_;
-};
 
 std::string value_text(Measure measure, double value) {
   if (is_share(measure)) return fmt::format("{:.1f} %", 100 * value);
@@ -94,7 +61,7 @@ std::string groups_text(const char* title, const Columns& columns,
   std::vector<RowGroups> groups;
   for (const VariantResult* column : columns) groups.push_back(group(*column));
   if (groups.front().empty()) return "";
-  Table table;
+  TextTable table;
   std::vector<std::string> head = {"rows"};
   const RowQuality quality = row_quality(*columns.front());
   for (const VariantResult* column : columns) {
@@ -164,7 +131,7 @@ std::string regressions_text(const EvalReport& report, const VariantResult& resu
 
 std::string data_text(const EvalReport& report, const Columns& columns) {
   const VariantResult& first = *columns.front();
-  Table table;
+  TextTable table;
   const auto add = [&](const std::string& label, const auto& cell) {
     std::vector<std::string> cells;
     for (const VariantResult* column : columns) cells.push_back(cell(*column));

@@ -141,7 +141,7 @@ void run_generate(const GenerateVerbOptions& options) {
   add_system_prompt(config, conversations);
   std::vector<NamedAdapter> adapters;  // read first: a wrong path is told before the work
   for (std::size_t i = 0; i < options.adapters.size(); ++i)
-    adapters.push_back({adapter_name(options.adapters, i), read_adapter(options.adapters[i])});
+    adapters.push_back({adapter_name(options.adapters, i), read_text_adapter(options.adapters[i])});
   CausalLM model = load_base(config, ModelUse::eval);
   if (options.chat) {
     return run_chat(model, text,

@@ -71,7 +71,7 @@ class DataReport {
         dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
     const std::int64_t max_length =
         std::exchange(data_options.max_length, std::numeric_limits<std::int64_t>::max());
-    data_options.keep_texts = true;
+    data_options.keep_texts = data_options.allow_same_answers = true;
     Dataset dataset = open_dataset(specs, *text_.tokenizer, *text_.chat_template, data_options);
     std::vector<std::int64_t> lengths;
     for (const Example& example : dataset.examples)
@@ -84,7 +84,8 @@ class DataReport {
     } else {
       add_text(name, dataset, lengths, max_length, over);
     }
-    const LintOptions lint_options{max_length, text_.stop_ids};
+    const LintOptions lint_options{max_length, text_.stop_ids, config_.desirable_weight,
+                                   config_.undesirable_weight};
     for (Finding& finding : lint(dataset, lint_options)) findings_.push_back(std::move(finding));
     if (train_) {
       for (Finding& finding : lint_leakage(*train_, dataset))

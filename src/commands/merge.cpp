@@ -32,7 +32,7 @@ void check_output(const fs::path& output) {
 }
 
 PeftAdapter open_adapter(const fs::path& folder) {
-  const SavedAdapter adapter = read_adapter(folder);
+  const SavedAdapter adapter = read_text_adapter(folder);
   if (const auto* peft = std::get_if<PeftAdapter>(&adapter)) return *peft;
   fail(
       ErrorKind::model,

@@ -61,6 +61,8 @@ void cut(Example& example, std::size_t length) {
 /// Applies the length limit to rows that were read without one.
 void limit(Dataset& data, Overlength overlength, Overlong& overlong) {
   std::vector<Example> kept;
+  std::vector<std::uint8_t> labels;
+  std::vector<double> margins;
   const auto each = static_cast<std::size_t>(data.examples_per_row);
   for (std::size_t row = 0; row < data.examples.size(); row += each) {
     std::int64_t longest = 0;
@@ -72,8 +74,12 @@ void limit(Dataset& data, Overlength overlength, Overlong& overlong) {
       if (overlength == Overlength::drop) continue;
     }
     for (std::size_t i = row; i < row + each; ++i) kept.push_back(std::move(data.examples[i]));
+    if (!data.labels.empty()) labels.push_back(data.labels[row / each]);
+    if (!data.margins.empty()) margins.push_back(data.margins[row / each]);
   }
   data.examples = std::move(kept);
+  data.labels = std::move(labels);
+  data.margins = std::move(margins);
   data.summary.tokens = data.summary.supervised_tokens = data.summary.longest = 0;
   for (Example& example : data.examples) {
     if (static_cast<std::int64_t>(example.input_ids.size()) > overlong.max_length)

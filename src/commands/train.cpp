@@ -11,7 +11,7 @@
 #include "finetune/commands/commands.h"
 #include "finetune/dataset/dataset.h"
 #include "finetune/report/report.h"
-#include "finetune/train/evaluate.h"
+#include "finetune/train/objectives.h"
 #include "finetune/train/trainer.h"
 
 #include <stdlib.h>
@@ -39,9 +39,9 @@ struct Reference {
 Reference reference_of(const Config& config, CausalLM& model, const RunData& data) {
   Reference reference;
   if (!config.reference_adapter) return reference;
-  attach_adapter(model, read_adapter(*config.reference_adapter));
+  attach_adapter(model, read_text_adapter(*config.reference_adapter));
   const auto score = [&](const Dataset& dataset) {
-    return answer_log_probabilities(model, dataset, config.eval_batch_size());
+    return reference_log_probabilities(config, model, dataset, false);
   };
   reference.train = score(data.train);
   if (data.eval) reference.eval = score(*data.eval);
@@ -185,12 +185,14 @@ void run_train(const TrainOptions& options) {
   write_file_atomically(run.path() / kConfigFile, resolved_yaml(config));
   catch_interrupts(config.interrupt_grace_seconds);
   std::optional<EvalSamples> samples;
-  if (data.eval) samples.emplace(config, text, *data.eval, run.path());
+  // A reward model writes no text.
+  if (data.eval && config.stage != Stage::reward)
+    samples.emplace(config, text, *data.eval, run.path());
   TrainInputs inputs{
       config,          model,         parameters, data.train, data.eval ? &*data.eval : nullptr,
       reference.train, reference.eval};
   inputs.sampling = sampling;
-  inputs.on_evaluation = [&](std::int64_t step) { samples->answer(model, step); };
+  if (samples) inputs.on_evaluation = [&](std::int64_t step) { samples->answer(model, step); };
   Trainer trainer(std::move(inputs), run);
   const TrainReport report = trainer.run({options.resume, options.allow_changed});
   if (interrupt_signal() != 0) {

@@ -26,8 +26,9 @@ void visit_preference_fields(C& c, V&& v) {
           .range = at_least(0)},
     c.simpo_gamma);
   v(Field{.key = "reference_adapter",
-          .help = "Folder of the adapter over the base model that is the reference of stages `dpo` "
-                  "and `ipo`.",
+          .help =
+              "Folder of the adapter over the base model that is the reference of stages `dpo`, "
+              "`ipo` and `kto`.",
           .absent = "the state at step 0"},
     c.reference_adapter);
   v(Field{.key = "use_weighting",

@@ -23,11 +23,7 @@ void visit_model_fields(C& c, V&& v) {
               "as `lora` with `quantization: nf4`.",
           .aliases = {"finetuning_type", "fine_tune_type", "tuner_type", "training_type"}},
     c.method);
-  v(Field{.key = "stage",
-          .help = "The objective.",
-          .aliases = {"rl", "rlhf_type"},
-          .has = {"sft", "dpo", "ipo", "orpo", "simpo", "grpo"}},
-    c.stage);
+  v(Field{.key = "stage", .help = "The objective.", .aliases = {"rl", "rlhf_type"}}, c.stage);
   v(Field{.key = "quantization",
           .help =
               "How the frozen weights of the decoder's linear layers are stored: `nf4` in 4 bits, "

@@ -67,8 +67,9 @@ std::map<std::string_view, std::string> void_keys(const Config& c) {
     visit_grpo_fields(c, [&](const Field& field, const auto&) { reasons[field.key] = stage; });
   }
   if (c.stage != Stage::simpo) reasons["simpo_gamma"] = stage;
-  if (c.stage == Stage::sft) reasons["beta"] = stage;
-  if (c.stage != Stage::dpo && c.stage != Stage::ipo) reasons["reference_adapter"] = stage;
+  if (c.stage == Stage::sft || c.stage == Stage::reward) reasons["beta"] = stage;
+  if (c.stage != Stage::dpo && c.stage != Stage::ipo && c.stage != Stage::kto)
+    reasons["reference_adapter"] = stage;
   if (c.max_steps > 0) reasons["num_train_epochs"] = "because max_steps is given";
   if (!c.has_eval_data()) reasons["eval_steps"] = "without eval_datasets or eval_split";
   return reasons;
@@ -199,7 +200,7 @@ class CrossChecks {
 
   void check_preference() {
     if (c_.stage == Stage::sft) return;
-    if (c_.resolved_beta() <= 0 && c_.stage != Stage::grpo) {
+    if (c_.resolved_beta() <= 0 && c_.stage != Stage::grpo && c_.stage != Stage::reward) {
       add("beta", "beta is 0, with which stage: " + to_string(c_.stage) +
                       " learns nothing; expected a number above 0");
     }
@@ -215,10 +216,20 @@ class CrossChecks {
                       "label_smoothing is {}; expected above 0 and below 0.5",
                       c_.label_smoothing));
     }
-    if ((c_.stage == Stage::ipo || c_.stage == Stage::orpo || c_.stage == Stage::grpo ||
-         c_.loss_type == PreferenceLoss::hinge) &&
-        c_.label_smoothing > 0) {
+    const bool smooths = c_.stage == Stage::simpo ||
+                         (c_.stage == Stage::dpo && c_.loss_type != PreferenceLoss::hinge);
+    if (!smooths && c_.label_smoothing > 0) {
       add("label_smoothing", "label_smoothing is no part of this loss; leave it out");
+    }
+    if (c_.stage == Stage::kto && !c_.tokens_per_batch && c_.per_device_train_batch_size < 2) {
+      add("per_device_train_batch_size",
+          "per_device_train_batch_size is 1, and stage: kto compares each prompt with the answer "
+          "of another row of its batch; expected at least 2");
+    }
+    if (c_.stage == Stage::reward && c_.method != Method::lora) {
+      add("method", "method: " + to_string(c_.method) +
+                        " has no place for the head that stage: reward trains beside the adapter; "
+                        "expected method: lora");
     }
   }
 
@@ -245,15 +256,6 @@ class CrossChecks {
                       "prompt has room",
                       c_.max_completion_length, c_.max_length));
     }
-  }
-
-  void check_eval() {
-    // Rows of stage grpo have one answer, and are evaluated as those of sft.
-    if (c_.stage == Stage::sft || c_.stage == Stage::grpo) return;
-    add("stage",
-        "stage: " + to_string(c_.stage) +
-            " trains on pairs of answers, and eval reads rows with one; expected stage=sft "
-            "and eval_datasets of such rows");
   }
 
   void check_full() {
@@ -307,7 +309,7 @@ void validate(const Config& config, ConfigUse use) {
   visit_fields(config, AvailabilityCheck{config, problems});
   CrossChecks checks(config, problems);
   checks.check_model(use);
-  if (use == ConfigUse::eval) checks.check_eval();
+  if (use == ConfigUse::eval) checks.check_preference();
   if (use == ConfigUse::train || use == ConfigUse::plan) {
     checks.check_data();
     checks.check_length();

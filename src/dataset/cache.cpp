@@ -1,5 +1,6 @@
 #include "dataset/cache.h"
 
+#include "finetune/base/cache_folder.h"
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
 #include "finetune/base/log.h"
@@ -8,7 +9,6 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 namespace finetune {
 
@@ -18,14 +18,6 @@ namespace {
 
 constexpr const char* kVersion = "1";
 constexpr std::size_t kMostFiles = 16;
-
-fs::path default_folder() {
-  if (const char* given = std::getenv("FINETUNE_CACHE_DIR")) return given;
-  if (const char* given = std::getenv("XDG_CACHE_HOME"); given != nullptr && *given != '\0')
-    return fs::path(given) / "finetune";
-  const char* home = std::getenv("HOME");
-  return home == nullptr || *home == '\0' ? fs::path() : fs::path(home) / ".cache" / "finetune";
-}
 
 std::map<std::string, std::string> metadata_of(const Dataset& dataset) {
   const Dataset::Summary& s = dataset.summary;
@@ -87,7 +79,7 @@ Dataset unflatten(const SafetensorsFile& file) {
 
 }  // namespace
 
-DatasetCache::DatasetCache() : folder_(default_folder()) {}
+DatasetCache::DatasetCache() : folder_(cache_folder()) {}
 
 fs::path DatasetCache::file_of(const std::string& key) const {
   return folder_ / ("dataset-" + key + ".safetensors");
@@ -114,24 +106,10 @@ void DatasetCache::write(const std::string& key, const Dataset& dataset) const {
   try {
     make_folder(folder_);
     write_safetensors(file_of(key), flatten(dataset), metadata_of(dataset));
-    prune();
+    prune_cache(folder_, "dataset-", kMostFiles);
     log_verbose("data", "the tokens are kept in {}", file_of(key).string());
   } catch (const std::exception& error) {
     log_verbose("data", "the tokens are not kept: {}", error.what());
-  }
-}
-
-void DatasetCache::prune() const {
-  std::vector<std::pair<fs::file_time_type, fs::path>> files;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("dataset-") && name.ends_with(".safetensors"))
-      files.emplace_back(entry.last_write_time(), entry.path());
-  }
-  std::sort(files.begin(), files.end());
-  for (std::size_t i = 0; i + kMostFiles < files.size(); ++i) {
-    std::error_code gone_already;
-    fs::remove(files[i].second, gone_already);
   }
 }
 

@@ -13,8 +13,7 @@ namespace finetune {
 /// as absent. Nothing here throws: without a usable folder there is no cache.
 class DatasetCache {
  public:
-  /// The folder is FINETUNE_CACHE_DIR (empty: no cache), else XDG_CACHE_HOME/finetune, else
-  /// ~/.cache/finetune.
+  /// In cache_folder().
   DatasetCache();
   /// A cache in a folder of the caller's.
   explicit DatasetCache(std::filesystem::path folder) : folder_(std::move(folder)) {}
@@ -26,7 +25,6 @@ class DatasetCache {
 
  private:
   std::filesystem::path file_of(const std::string& key) const;
-  void prune() const;
 
   std::filesystem::path folder_;  ///< empty: no cache
 };

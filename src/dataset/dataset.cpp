@@ -27,7 +27,9 @@ constexpr std::uint64_t kSplitStream = 0x73706c69;
 /// The examples of one file, once each.
 struct FileRows {
   std::vector<Example> examples;
-  std::vector<RowText> texts;
+  std::vector<RowText> texts;        ///< of each example
+  std::vector<std::uint8_t> labels;  ///< of each row
+  std::vector<std::optional<double>> margins;
 };
 
 constexpr std::size_t kBlockRows = 512;  // read one after another, then tokenized on all cores
@@ -38,7 +40,7 @@ struct PendingRow {
   RowContent content;
   std::vector<Example> examples;  ///< none: dropped, or a problem
   RowText notes;                  ///< what evaluation wants of the row beside its content
-  std::optional<RowText> text;
+  std::vector<RowText> texts;
   std::string problem;  ///< "" or the whole message
   bool truncated = false;
 };
@@ -49,12 +51,13 @@ class DatasetReader {
   DatasetReader(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
                 const DatasetOptions& options)
       : tokenizer_(tokenizer), template_(chat_template), options_(options) {
-    FT_CHECK(!options.pairs || !options.keep_texts, "texts are kept of rows with one answer");
     dataset_.examples_per_row = options.pairs ? 2 : 1;
   }
 
   void add_file(const DatasetSpec& spec) {
-    RowFormatReader format(spec, options_.pairs);
+    RowFormatReader format(spec, options_.pairs      ? RowKind::pairs
+                                 : options_.labelled ? RowKind::labelled
+                                                     : RowKind::answers);
     FileRows rows;
     dataset_.files.push_back(spec.path);
     try {
@@ -94,6 +97,8 @@ class DatasetReader {
       identity_ += content_hash(std::as_bytes(std::span(example.input_ids)));
       identity_ += content_hash(std::as_bytes(std::span(example.supervised)));
     }
+    if (!dataset_.labels.empty()) identity_ += nlohmann::json(dataset_.labels).dump();
+    if (!dataset_.margins.empty()) identity_ += nlohmann::json(dataset_.margins).dump();
     dataset_.content_hash = content_hash(identity_);
     return std::move(dataset_);
   }
@@ -120,7 +125,9 @@ class DatasetReader {
       } else {
         dataset_.summary.truncated += row.truncated ? 1 : 0;
         for (Example& example : row.examples) rows.examples.push_back(std::move(example));
-        if (row.text) rows.texts.push_back(std::move(*row.text));
+        for (RowText& text : row.texts) rows.texts.push_back(std::move(text));
+        if (options_.labelled) rows.labels.push_back(row.content.label ? 1 : 0);
+        if (options_.pairs) rows.margins.push_back(row.content.margin);
       }
     }
     return more;
@@ -176,7 +183,7 @@ class DatasetReader {
     if (options_.pairs) {
       content.messages = std::move(content.rejected);
       if (!add_example(content, row, examples)) return;
-      if (examples[0].input_ids == examples[1].input_ids) {
+      if (examples[0].input_ids == examples[1].input_ids && !options_.allow_same_answers) {
         fail(ErrorKind::data,
              "the chosen and the rejected answer are the same {} tokens; expected two answers",
              examples[0].supervised_tokens);
@@ -200,10 +207,10 @@ class DatasetReader {
     example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1,
                       row.element == 0 ? row.line : row.element};
     if (options_.keep_texts) {
-      row.text = row_text(content, tokenizer_, template_);
-      row.text->source = std::move(row.notes.source);
-      row.text->tags = std::move(row.notes.tags);
-      row.text->format_check = std::move(row.notes.format_check);
+      RowText& text = row.texts.emplace_back(row_text(content, tokenizer_, template_));
+      text.source = row.notes.source;
+      text.tags = row.notes.tags;
+      text.format_check = row.notes.format_check;
     }
     examples.push_back(std::move(example));
     return true;
@@ -261,9 +268,12 @@ class DatasetReader {
     const auto append = [&](std::size_t index, bool last) {
       for (std::size_t i = index * static_cast<std::size_t>(each),
                        end = i + static_cast<std::size_t>(each);
-           i < end; ++i)
+           i < end; ++i) {
         dataset_.examples.push_back(last ? std::move(rows.examples[i]) : rows.examples[i]);
-      if (!rows.texts.empty()) dataset_.texts.push_back(rows.texts[index]);
+        if (!rows.texts.empty()) dataset_.texts.push_back(rows.texts[i]);
+      }
+      if (!rows.labels.empty()) dataset_.labels.push_back(rows.labels[index]);
+      if (!rows.margins.empty()) add_margin(rows.margins[index]);
     };
     for (std::int64_t pass = 0; pass < passes; ++pass) {
       for (std::int64_t i = 0; i < count; ++i) {
@@ -279,6 +289,13 @@ class DatasetReader {
     for (const std::int64_t index : chosen) append(static_cast<std::size_t>(index), true);
   }
 
+  /// Margins are there from the first row that has one; the others' are 0.
+  void add_margin(std::optional<double> margin) {
+    if (!margin && dataset_.margins.empty()) return;
+    dataset_.margins.resize(static_cast<std::size_t>(dataset_.rows()), 0.0);
+    dataset_.margins.back() = margin.value_or(0.0);
+  }
+
   const Tokenizer& tokenizer_;
   const ChatTemplate& template_;
   const DatasetOptions& options_;
@@ -290,7 +307,7 @@ class DatasetReader {
 /// Everything that shapes the tokens of these files, or "" where they are not to be cached.
 std::string cache_key(const std::vector<DatasetSpec>& specs, const Tokenizer& tokenizer,
                       const ChatTemplate& chat_template, const DatasetOptions& options) {
-  if (options.keep_texts || options.pairs || tokenizer.fingerprint().empty() ||
+  if (options.keep_texts || options.pairs || options.labelled || tokenizer.fingerprint().empty() ||
       chat_template.fingerprint().empty())
     return "";
   std::string identity =
@@ -329,6 +346,10 @@ void add_example(Dataset& to, Dataset& from, std::size_t index) {
   to.summary.longest = std::max(to.summary.longest, tokens);
   to.examples.push_back(std::move(example));
   if (!from.texts.empty()) to.texts.push_back(std::move(from.texts[index]));
+  const auto each = static_cast<std::size_t>(from.examples_per_row), row = index / each;
+  if (index % each != 0) return;
+  if (!from.labels.empty()) to.labels.push_back(from.labels[row]);
+  if (!from.margins.empty()) to.margins.push_back(from.margins[row]);
 }
 
 }  // namespace
@@ -350,7 +371,8 @@ DatasetOptions dataset_options(const Config& config, std::int64_t model_max_leng
   }
   options.overlength = config.overlength;
   options.train_on_prompt = config.train_on_prompt;
-  options.pairs = config.stage != Stage::sft && config.stage != Stage::grpo;
+  options.labelled = config.stage == Stage::kto;
+  options.pairs = config.stage != Stage::sft && config.stage != Stage::grpo && !options.labelled;
   options.system_prompt = config.system_prompt;
   options.max_row_bytes = config.max_row_bytes;
   options.seed = static_cast<std::uint64_t>(config.seed);

@@ -20,11 +20,12 @@ namespace {
 constexpr std::int64_t kShortAnswer = 2;  // supervised tokens, the stop token included
 constexpr double kLargestShare = 0.9, kSmallestShare = 0.01;
 
-/// Indices of the examples, each row of the files once.
+/// Indices of the first example of each row, each row of the files once.
 std::vector<std::size_t> rows_once(const Dataset& data) {
   std::set<std::pair<std::int32_t, std::int64_t>> seen;
   std::vector<std::size_t> rows;
-  for (std::size_t i = 0; i < data.examples.size(); ++i) {
+  const auto each = static_cast<std::size_t>(data.examples_per_row);
+  for (std::size_t i = 0; i < data.examples.size(); i += each) {
     const RowOrigin& origin = data.examples[i].origin;
     if (seen.emplace(origin.file, origin.line).second) rows.push_back(i);
   }
@@ -120,13 +121,19 @@ std::string placeholder(const std::string& text) {
   return "";
 }
 
-/// Findings of one row that need no other.
-void lint_row(const Dataset& data, std::size_t index, const LintOptions& options,
-              std::map<std::string, std::vector<Finding>>& found) {
+/// "chosen: " and "rejected: " for the examples of a pair.
+const char* side(const Dataset& data, std::size_t index) {
+  if (data.examples_per_row == 1) return "";
+  return index % 2 == 0 ? "chosen: " : "rejected: ";
+}
+
+/// Findings of one example that need no other.
+void lint_example(const Dataset& data, std::size_t index, const LintOptions& options,
+                  std::map<std::string, std::vector<Finding>>& found) {
   const Example& example = data.examples[index];
   const std::string where = data.where(example);
   const auto add = [&](const std::string& kind, std::string what) {
-    found[kind].push_back({kind, where, std::move(what)});
+    found[kind].push_back({kind, where, side(data, index) + std::move(what)});
   };
   const auto length = static_cast<std::int64_t>(example.input_ids.size());
   if (options.max_length > 0 && length > options.max_length)
@@ -147,6 +154,51 @@ void lint_row(const Dataset& data, std::size_t index, const LintOptions& options
     add("encoding", "it holds " + strange);
   if (const std::string left = placeholder(text); !left.empty())
     add("placeholder", "'" + left + "' looks like something to be filled in");
+}
+
+std::string trimmed(const std::string& text) {
+  const auto begin = text.find_first_not_of(" \t\r\n");
+  return begin == std::string::npos
+             ? ""
+             : text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
+}
+
+/// A pair whose answers differ in white space at most.
+void lint_pair(const Dataset& data, std::size_t index,
+               std::map<std::string, std::vector<Finding>>& found) {
+  const Example &chosen = data.examples[index], &rejected = data.examples[index + 1];
+  const bool same = chosen.input_ids == rejected.input_ids;
+  const bool texts = index + 1 < data.texts.size();
+  if (!same &&
+      (!texts || trimmed(data.texts[index].reference) != trimmed(data.texts[index + 1].reference)))
+    return;
+  found["same_answers"].push_back(
+      {"same_answers", data.where(chosen),
+       same ? "the chosen and the rejected answer are the same; training refuses this row"
+            : "the chosen and the rejected answer differ in white space alone"});
+}
+
+/// The weighted numbers of both labels should be about the same: 1 to 4/3 in favour of the
+/// desirable ones. Source: Ethayarajh et al. 2024, arXiv 2402.01306, equation 8.
+void lint_labels(const Dataset& data, const LintOptions& options,
+                 std::map<std::string, std::vector<Finding>>& found) {
+  if (data.labels.empty()) return;
+  const auto good = static_cast<double>(std::count(data.labels.begin(), data.labels.end(), 1));
+  const double bad = static_cast<double>(data.labels.size()) - good;
+  const double ratio = options.desirable_weight * good / (options.undesirable_weight * bad);
+  if (good > 0 && ratio >= 1 && ratio <= 4.0 / 3) return;
+  std::string what = fmt::format("{:.0f} desirable and {:.0f} undesirable rows", good, bad);
+  what +=
+      good == 0 || bad == 0
+          ? "; both kinds are needed"
+          : fmt::format(
+                ", weighted {:.2f} to 1; expected 1 to 1.33: desirable_weight {:.2f} to {:.2f}, "
+                "or undesirable_weight {:.2f} to {:.2f}",
+                ratio, options.undesirable_weight * bad / good,
+                options.undesirable_weight * bad / good * 4 / 3,
+                options.desirable_weight * good / bad * 3 / 4,
+                options.desirable_weight * good / bad);
+  found["label_imbalance"].push_back({"label_imbalance", join(data.files, ", "), what});
 }
 
 /// Files, or what rows name as their source, with nearly all or nearly none of what is learned.
@@ -256,6 +308,36 @@ class SeenRows {
   std::map<std::string, std::size_t> prompts_;
 };
 
+/// An answer that is good in one row and bad in another: of pairs chosen and rejected, else by its
+/// label.
+void lint_contradictions(const Dataset& data, const std::vector<RowView>& rows,
+                         std::map<std::string, std::vector<Finding>>& found) {
+  const bool pairs = data.examples_per_row == 2;
+  if (!pairs && data.labels.empty()) return;
+  std::map<std::vector<std::int32_t>, std::size_t> good;
+  for (const RowView& row : rows) {
+    const std::size_t index = row.index;
+    if (pairs || data.labels[index] != 0) good.emplace(data.examples[index].input_ids, index);
+  }
+  for (const RowView& row : rows) {
+    const std::size_t index = row.index;
+    if (!pairs && data.labels[index] != 0) continue;
+    const auto other = good.find(data.examples[index + (pairs ? 1 : 0)].input_ids);
+    if (other == good.end() || other->second == index) continue;
+    const std::string place = data.where(data.examples[other->second]);
+    found["contradiction"].push_back({"contradiction", data.where(data.examples[index]),
+                                      pairs ? "its rejected answer is the chosen one of " + place
+                                            : "undesirable here, and desirable in " + place});
+  }
+}
+
+/// Several answers to a prompt are what preferences are made of; and an answer with the other label
+/// is a contradiction, no repetition.
+bool is_expected(const Dataset& data, std::size_t index, const Match& match) {
+  if (match.kind == Match::Kind::prompt) return data.examples_per_row == 2 || !data.labels.empty();
+  return !data.labels.empty() && data.labels[index] != data.labels[match.index];
+}
+
 std::string percent_as(double share, const std::string& other) {
   return share == 1.0 ? "the same words as " + other
                       : fmt::format("{:.0f} % as {}", std::min(99.0, 100 * share), other);
@@ -269,8 +351,11 @@ std::vector<Finding> lint(const Dataset& data, const LintOptions& options) {
   SeenRows seen({&rows});
   for (const RowView& row : rows) {
     const Example& example = data.examples[row.index];
-    lint_row(data, row.index, options, found);
-    if (const auto match = seen.find(row)) {
+    for (std::int64_t i = 0; i < data.examples_per_row; ++i)
+      lint_example(data, row.index + static_cast<std::size_t>(i), options, found);
+    if (data.examples_per_row == 2) lint_pair(data, row.index, found);
+    const auto match = seen.find(row);
+    if (match && !is_expected(data, row.index, *match)) {
       const std::string other = data.where(data.examples[match->index]);
       const std::string kind = match->kind == Match::Kind::same   ? "duplicate"
                                : match->kind == Match::Kind::near ? "near_duplicate"
@@ -283,6 +368,8 @@ std::vector<Finding> lint(const Dataset& data, const LintOptions& options) {
     }
     seen.add(row);
   }
+  lint_contradictions(data, rows, found);
+  lint_labels(data, options, found);
   lint_sources(data, found);
   std::vector<Finding> all;
   for (auto& [kind, findings] : found) all.insert(all.end(), findings.begin(), findings.end());

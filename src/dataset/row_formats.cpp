@@ -38,7 +38,11 @@ const std::vector<FormatKeys>& all_formats() {
        "preference",
        {"chosen", "rejected"},
        {"prompt", "instruction", "input", "history", "conversations", "messages", "from", "value",
-        "role", "content", "system"}},
+        "role", "content", "system", "margin"}},
+      {RowFormat::labelled,
+       "unpaired_preference",
+       {"prompt", "completion", "label"},
+       {"role", "content", "system"}},
   };
   return formats;
 }
@@ -56,6 +60,22 @@ constexpr std::string_view kExpectedRows =
 constexpr std::string_view kExpectedPairs =
     "expected a row like {\"prompt\", \"chosen\", \"rejected\"}, or 'fields:' that name its keys, "
     "such as {chosen: better}";
+
+constexpr std::string_view kExpectedLabels =
+    "expected a row like {\"prompt\", \"completion\", \"label\"}, or 'fields:' that name its keys, "
+    "such as {label: good}";
+
+std::string_view expected_rows(RowKind kind) {
+  return kind == RowKind::pairs      ? kExpectedPairs
+         : kind == RowKind::labelled ? kExpectedLabels
+                                     : kExpectedRows;
+}
+
+RowKind kind_of(RowFormat format) {
+  return format == RowFormat::pair       ? RowKind::pairs
+         : format == RowFormat::labelled ? RowKind::labelled
+                                         : RowKind::answers;
+}
 
 bool has_key(const std::vector<std::string>& keys, std::string_view key) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();
@@ -78,7 +98,7 @@ std::string likely_fields(const Json& row) {
                      question, answer);
 }
 
-/// What this version cannot train on, and would silently train wrongly.
+/// What this stage would silently train wrongly on.
 void refuse_preference(const Json& row) {
   if (row.contains("chosen") && row.contains("rejected")) {
     fail(ErrorKind::data,
@@ -87,9 +107,8 @@ void refuse_preference(const Json& row) {
   }
   if (row.contains("completion") && row.contains("label") && row.at("label").is_boolean()) {
     fail(ErrorKind::data,
-         "a preference row (completion, label), and stage: kto is not in this version; "
-         "expected a row without a label, or 'format: prompt_completion' to train on every "
-         "completion");
+         "a preference row (completion, label); expected a row without a label, 'stage: kto', or "
+         "'format: prompt_completion' to train on every completion");
   }
 }
 
@@ -113,8 +132,8 @@ Json read_objects(const Json& row, const char* key) {
 
 }  // namespace
 
-RowFormatReader::RowFormatReader(const DatasetSpec& spec, bool pairs)
-    : fields_(spec.fields), pairs_(pairs) {
+RowFormatReader::RowFormatReader(const DatasetSpec& spec, RowKind kind)
+    : fields_(spec.fields), kind_(kind) {
   std::vector<std::string> names = {"auto"};
   for (const FormatKeys& keys : all_formats()) names.emplace_back(keys.name);
   if (spec.format != "auto") {
@@ -128,10 +147,13 @@ RowFormatReader::RowFormatReader(const DatasetSpec& spec, bool pairs)
            spec.path, spec.format, join(names, ", "));
     }
     named_ = true;
-    if ((*format_ == RowFormat::pair) != pairs) {
+    if (kind_of(*format_) != kind) {
       fail(ErrorKind::config, "datasets ({}): format: {} is not what this stage trains on; {}",
            spec.path, spec.format,
-           pairs ? "expected preference, or stage: sft" : "expected another, or stage: dpo");
+           kind == RowKind::pairs        ? "expected preference, or stage: sft"
+           : kind == RowKind::labelled   ? "expected unpaired_preference, or another stage"
+           : *format_ == RowFormat::pair ? "expected another, or stage: dpo"
+                                         : "expected another, or stage: kto");
     }
   }
   if (!candidates().empty()) return;
@@ -148,7 +170,7 @@ RowFormatReader::RowFormatReader(const DatasetSpec& spec, bool pairs)
 std::vector<RowFormat> RowFormatReader::candidates() const {
   std::vector<RowFormat> formats;
   for (const FormatKeys& keys : all_formats()) {
-    if (named_ ? keys.format != *format_ : (keys.format == RowFormat::pair) != pairs_) continue;
+    if (named_ ? keys.format != *format_ : kind_of(keys.format) != kind_) continue;
     const bool fits = std::all_of(fields_.begin(), fields_.end(), [&](const auto& field) {
       return has_key(keys.required, field.first) || has_key(keys.optional, field.first);
     });
@@ -158,10 +180,10 @@ std::vector<RowFormat> RowFormatReader::candidates() const {
 }
 
 RowContent RowFormatReader::read(const Json& row) {
-  const std::string_view expected = pairs_ ? kExpectedPairs : kExpectedRows;
-  if (!row.is_object()) fail(ErrorKind::data, "the row is {}; {}", describe(row), expected);
+  if (!row.is_object())
+    fail(ErrorKind::data, "the row is {}; {}", describe(row), expected_rows(kind_));
   if (!named_) {
-    if (!pairs_) refuse_preference(row);
+    if (kind_ == RowKind::answers) refuse_preference(row);
     const RowFormat format = recognise(row);
     if (format_ && format != *format_) {
       fail(ErrorKind::data,
@@ -179,6 +201,10 @@ RowContent RowFormatReader::read(const Json& row) {
   switch (*format_) {
     case RowFormat::instruction:
       content.messages = read_instruction(row);
+      break;
+    case RowFormat::labelled:
+      content.label = read_label(row);
+      content.messages = read_prompt_completion(row);
       break;
     case RowFormat::prompt_completion:
       content.messages = read_prompt_completion(row);
@@ -224,8 +250,8 @@ RowFormat RowFormatReader::recognise(const Json& row) const {
   // With a key missing, the reader of that format says which.
   if (format_ && std::find(part.begin(), part.end(), *format_) != part.end()) return *format_;
   if (part.size() == 1) return part.front();
-  fail(ErrorKind::data, "the row has {}; {}{}", list_keys(row),
-       pairs_ ? kExpectedPairs : kExpectedRows, pairs_ ? "" : likely_fields(row));
+  fail(ErrorKind::data, "the row has {}; {}{}", list_keys(row), expected_rows(kind_),
+       kind_ == RowKind::answers ? likely_fields(row) : "");
 }
 
 std::string RowFormatReader::key(const std::string& ours) const {

@@ -21,8 +21,12 @@ enum class RowFormat {
   messages,           ///< {"messages": [{"role", "content"}], "system"?}
   conversations,      ///< {"conversations": [{"from", "value"}], "system"?}
   text,               ///< {"text"}
-  pair,  ///< {"prompt", "chosen", "rejected"}; the prompt also as instruction, messages ...
+  pair,      ///< {"prompt", "chosen", "rejected"}; the prompt also as instruction, messages ...
+  labelled,  ///< {"prompt", "completion", "label"}
 };
+
+/// What a stage learns from.
+enum class RowKind { answers, pairs, labelled };
 
 /// What a row says, whatever its format.
 struct RowContent {
@@ -30,6 +34,8 @@ struct RowContent {
   std::vector<Message> rejected;    ///< format pair: the same up to the answers, then the worse one
   TemplateInputs inputs;            ///< tools and documents of the row
   std::optional<std::string> text;  ///< format text
+  bool label = false;               ///< format labelled: the answer is desirable
+  std::optional<double> margin;     ///< format pair: how much better the chosen answer is
 };
 
 /// `source`, `tags` and `format_check` of a row, which every format may have beside its own keys.
@@ -40,9 +46,9 @@ RowText read_notes(const nlohmann::ordered_json& row);
 /// row.
 class RowFormatReader {
  public:
-  /// `pairs`: the stage compares two answers, so only that format will do; else any other. Throws
-  /// Error(config) for an unknown `format`, and for `fields` that no format has.
-  RowFormatReader(const DatasetSpec& spec, bool pairs);
+  /// Only the formats of `kind` will do. Throws Error(config) for an unknown `format`, and for
+  /// `fields` that no format has.
+  RowFormatReader(const DatasetSpec& spec, RowKind kind);
 
   /// Throws Error(data) "found; expected", without the place, which the caller knows: a missing or
   /// empty text, a value of the wrong type, a row of another format than the rows before, a
@@ -65,6 +71,8 @@ class RowFormatReader {
   std::vector<Message> read_prompt_completion(const Json& row) const;
   std::vector<Message> read_conversation(const Json& row, const std::string& ours) const;
   void read_pair(const Json& row, RowContent& content) const;
+  std::optional<double> read_margin(const Json& row) const;
+  bool read_label(const Json& row) const;
   std::vector<Message> read_pair_prompt(const Json& row) const;
   std::vector<Message> read_answer(const Json& row, const std::string& ours) const;
   std::vector<Message> read_messages(const Json& list, const std::string& name) const;
@@ -73,7 +81,7 @@ class RowFormatReader {
 
   std::optional<RowFormat> format_;
   bool named_ = false;  ///< by the configuration
-  bool pairs_;
+  RowKind kind_;
   std::map<std::string, std::string> fields_;
 };
 

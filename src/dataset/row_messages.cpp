@@ -65,6 +65,26 @@ std::vector<Message> RowFormatReader::read_answer(const Json& row, const std::st
   return {{.role = "assistant", .content = text(row, ours)}};
 }
 
+std::optional<double> RowFormatReader::read_margin(const Json& row) const {
+  const Json* margin = find(row, "margin");
+  if (margin == nullptr) return std::nullopt;
+  if (!margin->is_number())
+    fail(ErrorKind::data, "\"{}\" is {}; expected a number or nothing", key("margin"),
+         describe(*margin));
+  return margin->get<double>();
+}
+
+/// true or false, or as numbers 1 and 0.
+bool RowFormatReader::read_label(const Json& row) const {
+  const Json* label = find(row, "label");
+  if (label == nullptr) fail_missing(row, "label");
+  if (label->is_boolean()) return label->get<bool>();
+  if (label->is_number() && (*label == 0 || *label == 1)) return *label == 1;
+  fail(ErrorKind::data,
+       "\"{}\" is {}; expected true (a desirable answer) or false (an undesirable one)",
+       key("label"), describe(*label));
+}
+
 void RowFormatReader::read_pair(const Json& row, RowContent& content) const {
   std::vector<Message> chosen = read_answer(row, "chosen"), rejected = read_answer(row, "rejected");
   content.messages = read_pair_prompt(row);
@@ -86,6 +106,7 @@ void RowFormatReader::read_pair(const Json& row, RowContent& content) const {
           key("chosen"), key("rejected"));
     }
   }
+  content.margin = read_margin(row);
   content.rejected = content.messages;
   for (Message& message : chosen) content.messages.push_back(std::move(message));
   for (Message& message : rejected) content.rejected.push_back(std::move(message));

@@ -32,6 +32,24 @@ SavedAdapter read_adapter(const fs::path& folder) {
   return read_peft_adapter(folder);
 }
 
+bool is_reward_adapter(const SavedAdapter& adapter) {
+  const auto* peft = std::get_if<PeftAdapter>(&adapter);
+  return peft != nullptr && peft->scores;
+}
+
+SavedAdapter read_text_adapter(const fs::path& folder) {
+  SavedAdapter adapter = read_adapter(folder);
+  if (is_reward_adapter(adapter)) {
+    fail(
+        ErrorKind::model,
+        "{}: is the adapter of a reward model (task_type SEQ_CLS): it gives an answer a number and "
+        "writes no text; expected an adapter of a language model. 'finetune eval stage=reward' "
+        "takes this one",
+        folder.string());
+  }
+  return adapter;
+}
+
 void write_adapter(const fs::path& folder, const SavedAdapter& adapter) {
   std::visit(Overloaded{[&](const PeftAdapter& peft) { write_peft_adapter(folder, peft); },
                         [&](const BottleneckAdapter& bottleneck) {

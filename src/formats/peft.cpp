@@ -116,6 +116,7 @@ PeftAdapter parse_config(const ordered_json& config, const fs::path& path) {
   adapter.fan_in_fan_out = json_field<bool>(config, path, "fan_in_fan_out", false);
   adapter.feedforward_modules = texts(config, path, "feedforward_modules");
   adapter.modules_to_save = texts(config, path, "modules_to_save");
+  adapter.scores = json_field<std::string>(config, path, "task_type", "") == "SEQ_CLS";
   if (json_field<std::int64_t>(config, path, "r", 8) < 1)
     fail(ErrorKind::model, "{}: 'r' is {}; expected at least 1", path.string(),
          config.at("r").dump());
@@ -202,6 +203,18 @@ void finish_modules(const fs::path& folder, const ordered_json& config, PeftAdap
   if (adapter.modules.empty() && adapter.ia3.empty())
     problems.push_back(weights.string() + ": holds no LoRA tensors");
   if (!problems.empty()) throw Error(ErrorKind::model, join_problems(problems));
+}
+
+/// PEFT adds the names of scalar heads that models may have to those the user gave.
+void check_score_head(const fs::path& path, PeftAdapter& adapter) {
+  if (!adapter.scores) return;
+  if (!adapter.saved.contains(std::string(kScoreHead) + ".weight")) {
+    fail(ErrorKind::model,
+         "{}: task_type is SEQ_CLS, and there is no '{}.weight'; expected the head that makes "
+         "scores among modules_to_save",
+         path.string(), kScoreHead);
+  }
+  std::erase(adapter.modules_to_save, "classifier");
 }
 
 /// How the base was held in training, where the weights' metadata say so.
@@ -295,6 +308,7 @@ PeftAdapter read_peft_adapter(const fs::path& folder) {
   }
   if (!extra.empty()) throw Error(ErrorKind::model, join_problems(extra));
   read_quantization(file, folder / kAdapterWeightsFile, adapter);
+  check_score_head(folder / kAdapterWeightsFile, adapter);
   finish_modules(folder, config, adapter);
   return adapter;
 }
@@ -336,7 +350,7 @@ std::string peft_config_json(const PeftAdapter& adapter) {
       {"rank_pattern", ranks},
       {"revision", nullptr},
       {"target_modules", adapter.target_modules},
-      {"task_type", "CAUSAL_LM"},
+      {"task_type", adapter.scores ? "SEQ_CLS" : "CAUSAL_LM"},
       {"use_dora", adapter.use_dora()},
       {"use_rslora", adapter.use_rslora},
   };

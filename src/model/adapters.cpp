@@ -1,15 +1,19 @@
 #include "finetune/model/adapters.h"
 
 #include "finetune/base/error.h"
+#include "finetune/base/random.h"
 #include "finetune/formats/safetensors.h"
 #include "finetune/model/write_model.h"
+#include "finetune/nn/generator.h"
 #include "model/adapter_slots.h"
 #include "model/bottlenecks.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <map>
@@ -62,6 +66,12 @@ void continue_adapter(CausalLM& model, const Config& config) {
   const PeftAdapter adapter = read_peft_adapter(config.init_lora_weights.path);
   if (adapter.type != PeftAdapter::Type::lora) {
     fail(ErrorKind::config, "init_lora_weights: {} is an (IA)3 adapter; expected LoRA",
+         config.init_lora_weights.path);
+  }
+  if (adapter.scores && config.stage != Stage::reward) {
+    fail(ErrorKind::config,
+         "init_lora_weights: {} is the adapter of a reward model, which writes no text; expected "
+         "one of a language model, or stage: reward",
          config.init_lora_weights.path);
   }
   attach_adapter(model, adapter);
@@ -226,9 +236,7 @@ std::vector<std::string> written_names(const std::set<std::string>& names, bool 
   return {written.begin(), written.end()};
 }
 
-}  // namespace
-
-void attach_new_adapter(CausalLM& model, const Config& config) {
+void attach_configured(CausalLM& model, const Config& config) {
   const bool continues = config.init_lora_weights.kind == LoraInit::Kind::adapter;
   if (config.method == Method::adapter)
     return continues ? continue_bottlenecks(model, config) : attach_new_bottlenecks(model, config);
@@ -240,6 +248,28 @@ void attach_new_adapter(CausalLM& model, const Config& config) {
     attach_new_lora(model, config);
   }
   train_modules(model, config.modules_to_save);
+}
+
+/// Small numbers, as transformers begins the head of a sequence classifier.
+void add_score_head(CausalLM& model, std::uint64_t seed) {
+  constexpr std::uint64_t kScoreStream = 0x73636f72;
+  constexpr double kDeviation = 0.02;
+  model.score =
+      at::empty({1, model.config.hidden_size}, at::kFloat)
+          .normal_(0.0, kDeviation, seeded_generator(at::kCPU, mix_seed({seed, kScoreStream})))
+          .to(model.device);
+  std::vector<std::string> names = model.modules_to_save;
+  train_modules(model, {kScoreHead});
+  names.emplace_back(kScoreHead);
+  model.modules_to_save = std::move(names);
+}
+
+}  // namespace
+
+void attach_new_adapter(CausalLM& model, const Config& config) {
+  attach_configured(model, config);
+  if (config.stage == Stage::reward && !model.score.defined())
+    add_score_head(model, static_cast<std::uint64_t>(config.seed));
 }
 
 void attach_adapter(CausalLM& model, const SavedAdapter& saved) {
@@ -257,6 +287,9 @@ void attach_adapter(CausalLM& model, const SavedAdapter& saved) {
     slots.at(name).linear->ia3 =
         Ia3{factors.to(model.device, at::kFloat, false, true), factors.size(0) == 1};
   }
+  if (adapter.scores)
+    model.score =
+        at::zeros({1, model.config.hidden_size}, at::TensorOptions(model.device).dtype(at::kFloat));
   train_modules(model, adapter.modules_to_save);
   const at::NoGradGuard no_grad;
   visit_trained_modules(model, [&](const std::string& name, Tensor& slot, bool) {
@@ -270,6 +303,7 @@ SavedAdapter adapter_of(CausalLM& model) {
   PeftAdapter adapter;
   adapter.fan_in_fan_out = model.config.transposed_linears;
   adapter.modules_to_save = model.modules_to_save;
+  adapter.scores = model.score.defined();
   record_quantization(model, adapter);
   std::set<std::string> adapted, on_input;
   const std::vector<AdapterSlot> slots = adapter_slots(model);
@@ -342,6 +376,7 @@ void detach_adapters(CausalLM& model) {
   model.visit_other_tensors(
       [&](const std::string& name, Tensor& tensor, bool) { put_back(name, tensor); });
   if (model.config.tie_word_embeddings) model.lm_head = Tensor();
+  model.score = Tensor();
   model.originals.clear();
   model.modules_to_save.clear();
 }

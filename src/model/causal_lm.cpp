@@ -2,6 +2,7 @@
 
 #include "finetune/base/error.h"
 #include "finetune/base/random.h"
+#include "finetune/formats/peft.h"
 #include "finetune/nn/generator.h"
 #include "finetune/nn/recompute.h"
 #include "model/blocks.h"
@@ -163,6 +164,7 @@ void CausalLM::visit_other_tensors(
   norm_tensors(norm);
   tensor(head_name + ".weight", lm_head, true);
   tensor(head_name + ".bias", lm_head_bias, false);
+  tensor(std::string(kScoreHead) + ".weight", score, true);
 }
 
 std::int64_t CausalLM::parameter_count() const {

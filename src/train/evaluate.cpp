@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <numeric>
 
 namespace finetune {
@@ -58,13 +57,6 @@ EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t 
   result.loss = total / tokens;
   result.token_accuracy = static_cast<double>(correct) / tokens;
   return result;
-}
-
-std::vector<double> answer_log_probabilities(const CausalLM& model, const Dataset& dataset,
-                                             std::int64_t rows_per_batch, bool share_prefixes) {
-  std::vector<double> sums = evaluate(model, dataset, rows_per_batch, share_prefixes).nll;
-  std::transform(sums.begin(), sums.end(), sums.begin(), std::negate<>());
-  return sums;
 }
 
 }  // namespace finetune

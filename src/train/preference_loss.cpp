@@ -35,7 +35,9 @@ Tensor log_odds(const Tensor& x) { return x - at::log1p(-x.exp()); }
 
 }  // namespace
 
-bool has_reference(Stage stage) { return stage == Stage::dpo || stage == Stage::ipo; }
+bool has_reference(Stage stage) {
+  return stage == Stage::dpo || stage == Stage::ipo || stage == Stage::kto;
+}
 
 PreferenceTerms preference_loss(const PreferenceSettings& settings, const PairScores& scores) {
   const double beta = settings.beta;
@@ -53,6 +55,7 @@ PreferenceTerms preference_loss(const PreferenceSettings& settings, const PairSc
   switch (settings.stage) {
     case Stage::dpo:
       terms.loss = dpo_loss(settings, (chosen - rejected) * beta);
+      if (scores.weights.defined()) terms.loss = terms.loss * scores.weights;
       return terms;
     case Stage::ipo:
       terms.loss = (mean_chosen - mean_rejected - 1.0 / (2.0 * beta)).square();
@@ -69,6 +72,22 @@ PreferenceTerms preference_loss(const PreferenceSettings& settings, const PairSc
       break;
   }
   fail(ErrorKind::internal, "stage {} has no loss of pairs", to_string(settings.stage));
+}
+
+KtoTerms kto_loss(const KtoSettings& settings, const Tensor& log_ratios, const Tensor& labels,
+                  double kl) {
+  const Tensor desirable = labels.to(at::kDouble), sign = desirable * 2.0 - 1.0;
+  const Tensor weight =
+      desirable * settings.desirable_weight + (1.0 - desirable) * settings.undesirable_weight;
+  return {weight * (1.0 - ((log_ratios - kl) * sign * settings.beta).sigmoid()),
+          log_ratios.detach() * settings.beta};
+}
+
+Tensor reward_loss(const Tensor& chosen, const Tensor& rejected, const Tensor& margins,
+                   double center) {
+  const Tensor difference = chosen - rejected;
+  const Tensor loss = -at::log_sigmoid(margins.defined() ? difference - margins : difference);
+  return center == 0 ? loss : loss + (chosen + rejected).square() * center;
 }
 
 }  // namespace finetune

@@ -21,6 +21,7 @@ FULL = {"method": "full", "lora_rank": None, "learning_rate": 1e-3}
 DPO = {"stage": "dpo", "datasets": ["PAIRS"]}
 GRPO = {"stage": "grpo", "reward_funcs": ["length:3", "regex:[^a]*"], "num_generations": 4, "max_completion_length": 8}
 AGAIN = {**GRPO, "num_iterations": 2, "learning_rate": 0.1, "lr_scheduler_type": "constant"}  # ratios move within a round
+KTO = {"stage": "kto", "datasets": ["LABELLED"]}
 EVAL = {"eval_datasets": ["EVAL"], "eval_steps": 1}
 # What the words in capitals stand for is made by the fixture `paths`.
 
@@ -108,6 +109,10 @@ ROWS = {
     "epsilon_high": (0.001, AGAIN),
     "grpo_loss_type": ("dr_grpo", {**GRPO, "max_completion_length": 90}),  # answers of different lengths
     "scale_rewards": ("none", GRPO),
+    "use_weighting": (True, DPO),
+    "desirable_weight": (2, KTO),
+    "undesirable_weight": (2, KTO),
+    "center_rewards_coefficient": (0.5, {**DPO, "stage": "reward"}),
     "eval_steps": (1, {**EVAL, "eval_steps": None}),
     "save_steps": (1, {}),
     "logging_steps": (2, {}),
@@ -167,6 +172,7 @@ def paths(tmp_path_factory, model, rows_file, adapter):
             "PAIRS": write_rows(folder / "pairs.jsonl", [
                 {"prompt": row["prompt"], "chosen": row["completion"], "rejected": other["completion"]}
                 for row, other in zip(toy.rows(6, seed=8), toy.rows(6, seed=9), strict=True)]),
+            "LABELLED": write_rows(folder / "labelled.jsonl", [{**row, "label": i % 2 == 0} for i, row in enumerate(toy.rows(6, seed=8))]),
             "ELSEWHERE": folder / "elsewhere", "GAUGES": folder / "gauges.prom"}
 
 

@@ -148,3 +148,42 @@ def test_rows_cannot_write_to_the_terminal(tmp_path):
                               env={**{key: value for key, value in os.environ.items() if key != "NO_COLOR"}, "TERM": "xterm"})
     assert terminal.returncode == 0 and "\x1b[2J" not in terminal.stdout
     assert "\x1b[7my\\x1b[31m red</s>\x1b[0m" in terminal.stdout  # what is trained is reversed
+
+
+def test_lint_of_pairs(tmp_path):
+    def pair(i, **changes):
+        words = "pods run on nodes and services give them one stable name inside the cluster network today".split()
+        def answer(seed):
+            return " " + " ".join(random.Random(seed).sample(words, len(words))) + "."
+        return {"prompt": f"Question {i * 37}?", "chosen": answer(i), "rejected": answer(100 + i), **changes}
+    rows = [pair(i) for i in range(6)]
+    rows += [rows[1], pair(7, rejected=pair(7)["chosen"]), pair(8, rejected=pair(8)["chosen"] + " "),
+             {**rows[2], "chosen": rows[2]["rejected"], "rejected": " something else that is long enough to be read"},
+             pair(10, chosen=" Hello {{name}}, welcome to the cluster"), pair(11, rejected=" word" * 300)]
+    train = program.write_rows(tmp_path / "train.jsonl", rows)
+    held = program.write_rows(tmp_path / "eval.jsonl", [{**pair(20), "prompt": rows[3]["prompt"], "chosen": rows[3]["chosen"]}, pair(21)])
+    arguments = ["--model", BASE, f"datasets={train}", f"eval_datasets={held}", "template=none", "stage=dpo", "max_length=200"]
+    found = json.loads(program.run("inspect", "data", *arguments, "--json").stdout)["findings"]
+    kinds = {(finding["kind"], finding["where"]) for finding in found}
+    assert kinds >= {("duplicate", f"{train}:7"), ("same_answers", f"{train}:8"), ("same_answers", f"{train}:9"),
+                     ("contradiction", f"{train}:3"), ("placeholder", f"{train}:11"), ("over_length", f"{train}:12"), ("leakage", f"{held}:1")}
+    assert not any(where == f"{held}:2" for _, where in kinds)
+    assert next(finding["what"] for finding in found if finding["kind"] == "over_length").startswith("rejected: ")
+    refused = program.run("inspect", "data", "--model", BASE, "template=none", "stage=dpo",
+                          f"datasets={program.write_rows(tmp_path / 'bad.jsonl', [*rows[:2], pair(3, chosen='')])}", expect=3)
+    assert 'bad.jsonl:3: "chosen" is empty' in refused.stderr
+
+
+def test_lint_of_labels(tmp_path):
+    words = "pods run on nodes and services give them one stable name inside the cluster network today".split()
+    rows = [{"prompt": f"Question {i * 37}?", "completion": " " + " ".join(random.Random(i).sample(words, len(words))), "label": i % 4 != 0}
+            for i in range(12)]
+    rows.append({**rows[1], "label": False})
+    train = program.write_rows(tmp_path / "train.jsonl", rows)
+    arguments = ["inspect", "data", "--model", BASE, f"datasets={train}", "template=none", "stage=kto"]
+    found = {finding["kind"]: finding for finding in json.loads(program.run(*arguments, "--json").stdout)["findings"]}
+    assert set(found) == {"contradiction", "label_imbalance"}
+    assert found["contradiction"]["where"] == f"{train}:13" and f"desirable in {train}:2" in found["contradiction"]["what"]
+    assert "9 desirable and 4 undesirable rows" in found["label_imbalance"]["what"]
+    weighted = program.run(*arguments, "undesirable_weight=2", "--json").stdout
+    assert "label_imbalance" not in {finding["kind"] for finding in json.loads(weighted)["findings"]}

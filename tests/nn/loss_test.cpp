@@ -241,5 +241,57 @@ TEST(CrossEntropySum, HeadWithLora) {
     expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, "gradient");
 }
 
+/// A loss that no weighted sum is: of the squares of the tokens' losses.
+TEST(TokenNll, IsDifferentiableInWhatTrains) {
+  for (const bool head_trains : {false, true}) {
+    const Tensor hidden = leaf(reference::random({5, 4}, 1)), bias = reference::random({11}, 5),
+                 weight = head_trains ? leaf(reference::random({11, 4}, 2))
+                                      : reference::random({11, 4}, 2);
+    const Tensor logits = ((hidden.matmul(weight.t()) + bias) * 0.7 / 1.3).tanh() * 1.3;
+    const Tensor plain = at::cross_entropy_loss(logits, kTargets, {}, at::Reduction::None);
+    Tensor squares;
+    const Tensor nll = token_nll(hidden, {weight, bias, 0.7, 1.3}, kTargets, &squares);
+    expect_close(nll, plain, reference::kDoubleTolerance, "nll");
+    expect_close(squares, logits.softmax(-1).square().sum(-1).log(), reference::kDoubleTolerance,
+                 "squares");
+    EXPECT_FALSE(squares.requires_grad());
+    std::vector<Tensor> leaves = {hidden};
+    if (head_trains) leaves.push_back(weight);
+    const Tensor one = at::ones({}, at::kDouble);
+    const auto grads = gradients(nll.square().sum(), one, leaves),
+               expected = gradients(plain.square().sum(), one, leaves);
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+      expect_close(grads[i], expected[i], reference::kDoubleTolerance, "gradient");
+  }
+}
+
+TEST(TokenNll, HeadWithLora) {
+  const Tensor hidden = leaf(reference::random({5, 4}, 1)), weight = reference::random({11, 4}, 2);
+  Lora lora;
+  lora.a = leaf(reference::random({2, 4}, 3));
+  lora.b = leaf(reference::random({11, 2}, 4));
+  lora.scaling = 0.6;
+  const Tensor logits =
+      hidden.matmul(weight.t()) + 0.6 * hidden.matmul(lora.a.t()).matmul(lora.b.t());
+  const Tensor plain = at::cross_entropy_loss(logits, kTargets, {}, at::Reduction::None);
+  const Tensor nll = token_nll(hidden, {weight, {}, 1.0, 0.0, lora}, kTargets);
+  const Tensor one = at::ones({}, at::kDouble);
+  const std::vector<Tensor> leaves = {hidden, lora.a, lora.b};
+  const auto grads = gradients(nll.square().sum(), one, leaves),
+             expected = gradients(plain.square().sum(), one, leaves);
+  for (std::size_t i = 0; i < leaves.size(); ++i)
+    expect_close(grads[i], expected[i], reference::kDoubleTolerance, "gradient");
+}
+
+/// Training and scoring without a gradient give the same bits: rewards at the start are 0.
+TEST(TokenNll, SameBitsWithoutGradient) {
+  const Tensor hidden = leaf(reference::random({40, 16}, 1, at::kFloat)),
+               weight = reference::random({64, 16}, 2, at::kFloat);
+  const Tensor targets = at::arange(40, at::kLong);
+  const Tensor trained = token_nll(hidden, {weight}, targets);
+  const at::NoGradGuard no_grad;
+  EXPECT_TRUE(at::equal(trained.detach(), token_nll(hidden, {weight}, targets)));
+}
+
 }  // namespace
 }  // namespace finetune

@@ -7,7 +7,7 @@ import peer
 import pytest
 import toy
 import torch
-from program import SHARED_DIR, metrics, train, write_rows
+from program import SHARED_DIR, metrics, run, train, write_rows
 
 datasets = pytest.importorskip("datasets")
 trl = pytest.importorskip("trl")
@@ -50,7 +50,7 @@ def trl_history(folder, model, adapter, ids, **settings):
     tokenizer.pad_token = tokenizer.eos_token
     config = trl.DPOConfig(
         output_dir=str(folder), per_device_train_batch_size=BATCH, max_steps=STEPS, learning_rate=RATE,
-        lr_scheduler_type="constant", warmup_steps=0, max_grad_norm=0, logging_steps=1, bf16=False, use_cpu=True,
+        lr_scheduler_type="constant", warmup_steps=0, max_grad_norm=1e9, logging_steps=1, bf16=False, use_cpu=True,
         gradient_checkpointing=False, report_to="none", save_strategy="no", max_length=None, disable_tqdm=True,
         remove_unused_columns=False, **settings)
     policy = peer.load_with_adapter(model, adapter, trainable=True)
@@ -69,7 +69,8 @@ NAMES = ["rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen"
 
 
 def compare(mine, theirs, tolerance=1e-4):
-    assert [line["loss"] for line in mine] == pytest.approx([line["loss"] for line in theirs], rel=tolerance, abs=1e-5)
+    for name in ("loss", "grad_norm"):
+        assert [line[name] for line in mine] == pytest.approx([line[name] for line in theirs], rel=tolerance, abs=1e-5), name
     for name in NAMES:  # TRL rounds what it logs
         assert [line[name] for line in mine] == pytest.approx([line[name] for line in theirs], rel=5e-4, abs=5e-4), name
     assert [line["rewards/accuracies"] for line in mine][1:] == [line["rewards/accuracies"] for line in theirs][1:]
@@ -84,6 +85,9 @@ CASES = {
     "robust": ({"stage": "dpo", "loss_type": "robust", "label_smoothing": 0.1},
                {"loss_type": ["robust"], "label_smoothing": 0.1}),
     "ipo": ({"stage": "ipo"}, {"loss_type": ["ipo"]}),
+    "weighted": ({"stage": "dpo", "use_weighting": True}, {"loss_type": ["sigmoid"], "use_weighting": True}),
+    "weighted robust": ({"stage": "dpo", "use_weighting": True, "loss_type": "robust", "label_smoothing": 0.1},
+                        {"loss_type": ["robust"], "label_smoothing": 0.1, "use_weighting": True}),
 }
 
 
@@ -108,6 +112,25 @@ def test_real_model(tmp_path, real_model):
     adapter = peer.make_adapter(tmp_path / "adapter", real_model)
     theirs = trl_history(tmp_path / "trl", real_model, adapter, ids_of(real_model, pairs), loss_type=["sigmoid"])
     compare(our_history(tmp_path / "ours", real_model, adapter, write_rows(tmp_path / "pairs.jsonl", pairs), stage="dpo"), theirs)
+
+
+def test_eval_by_transformers_and_peft(tmp_path, model):
+    """Log-probabilities of both answers under base and adapter, and what follows from them."""
+    pairs = toy_pairs()
+    adapter, data = peer.make_adapter(tmp_path / "adapter", model), write_rows(tmp_path / "pairs.jsonl", pairs)
+    run("eval", "--model", model, "--adapter", adapter, "--data", data, "stage=dpo", "template=none", "dtype=float32", "device=cpu", "beta=0.3",
+        "--json", tmp_path / "scores.json")
+    sums = [torch.tensor([[-peer.nlls(policy, peer.encode(model, [{"prompt": pair["prompt"], "completion": pair[answer]}]))[0]
+                           for answer in ("chosen", "rejected")] for pair in pairs], dtype=torch.float64)
+            for policy in (peer.load(model), peer.load_with_adapter(model, adapter))]
+    rewards = 0.3 * (sums[1] - sums[0])
+    base, tuned = json.loads((tmp_path / "scores.json").read_text())["results"]
+    for result, logps in ((base, sums[0]), (tuned, sums[1])):
+        assert [result["logps/chosen"], result["logps/rejected"]] == pytest.approx(logps.mean(0).tolist(), rel=1e-5)
+        assert result["logps/accuracies"] == (logps[:, 0] > logps[:, 1]).double().mean()
+    assert tuned["rewards/margins"] == pytest.approx((rewards[:, 0] - rewards[:, 1]).mean().item(), rel=1e-4)
+    assert tuned["rewards/accuracies"] == (rewards[:, 0] > rewards[:, 1]).double().mean()
+    assert tuned["loss"] == pytest.approx(-torch.nn.functional.logsigmoid(rewards[:, 0] - rewards[:, 1]).mean().item(), rel=1e-4)
 
 
 def mean_log_probabilities(model, ids):

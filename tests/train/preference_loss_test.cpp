@@ -106,5 +106,73 @@ TEST(PreferenceLoss, StartsWithoutRewards) {
   EXPECT_EQ(terms.rejected_rewards.abs().sum().item<double>(), 0);
 }
 
+TEST(PreferenceLoss, WeightsOfPairsScaleTheLoss) {
+  PairScores plain{at::tensor({-8.0, -1.0}, at::kDouble), at::tensor({-11.0, -2.0}, at::kDouble),
+                   at::tensor({-9.0, -1.5}, at::kDouble), at::tensor({-10.0, -1.0}, at::kDouble),
+                   at::tensor({4.0, 1.0}, at::kDouble),   at::tensor({2.0, 1.0}, at::kDouble)};
+  PairScores weighted = plain;
+  weighted.weights = at::tensor({0.25, 3.0}, at::kDouble);
+  const Tensor expected = preference_loss({Stage::dpo}, plain).loss * weighted.weights;
+  EXPECT_TRUE(at::allclose(preference_loss({Stage::dpo}, weighted).loss, expected, 1e-12, 1e-12));
+}
+
+/// d loss / d input by central differences, for each element of `at`.
+template <typename Loss>
+void expect_differences(const Tensor& at, const Loss& loss) {
+  const Tensor leaf = at.clone().requires_grad_();
+  loss(leaf).sum().backward();
+  const double step = 1e-5;
+  for (std::int64_t i = 0; i < at.numel(); ++i) {
+    const auto moved = [&](double by) {
+      const Tensor there = at.clone();
+      there[i].add_(by);
+      return loss(there).sum().template item<double>();
+    };
+    const double expected = (moved(step) - moved(-step)) / (2 * step);
+    EXPECT_NEAR(leaf.grad()[i].template item<double>(), expected, 1e-7 * (1 + std::abs(expected)))
+        << i;
+  }
+}
+
+TEST(KtoLoss, DerivativesAreFiniteDifferences) {
+  const Tensor labels = at::tensor({1, 0, 1, 0}, at::kLong);
+  for (const KtoSettings& settings : {KtoSettings{}, KtoSettings{0.4, 2.0, 0.5}}) {
+    expect_differences(at::tensor({1.5, -2.0, -0.7, 3.0}, at::kDouble), [&](const Tensor& ratios) {
+      return kto_loss(settings, ratios, labels, 0.3).loss;
+    });
+  }
+}
+
+TEST(KtoLoss, OfKnownNumbers) {
+  const auto logistic = [](double x) { return 1 / (1 + std::exp(-x)); };
+  const KtoTerms terms = kto_loss({0.2, 1.5, 0.75}, at::tensor({2.0, -1.0}, at::kDouble),
+                                  at::tensor({1, 0}, at::kLong), 0.5);
+  EXPECT_NEAR(terms.loss[0].item<double>(), 1.5 * (1 - logistic(0.2 * 1.5)), 1e-12);
+  EXPECT_NEAR(terms.loss[1].item<double>(), 0.75 * (1 - logistic(0.2 * 1.5)), 1e-12);
+  EXPECT_NEAR(terms.rewards[0].item<double>(), 0.4, 1e-12);
+  EXPECT_NEAR(terms.rewards[1].item<double>(), -0.2, 1e-12);
+  EXPECT_FALSE(terms.rewards.requires_grad());
+}
+
+TEST(RewardLoss, DerivativesAreFiniteDifferences) {
+  const Tensor other = at::tensor({0.5, -1.0, 2.0}, at::kDouble),
+               margins = at::tensor({0.0, 1.0, 0.25}, at::kDouble);
+  for (const double center : {0.0, 0.05}) {
+    for (const Tensor& margin : {Tensor(), margins}) {
+      const Tensor at = at::tensor({1.0, 0.3, -0.4}, at::kDouble);
+      expect_differences(
+          at, [&](const Tensor& chosen) { return reward_loss(chosen, other, margin, center); });
+      expect_differences(
+          at, [&](const Tensor& rejected) { return reward_loss(other, rejected, margin, center); });
+    }
+  }
+}
+
+TEST(RewardLoss, OfKnownNumbers) {
+  const Tensor loss = reward_loss(at::tensor({1.0}, at::kDouble), at::tensor({-0.5}, at::kDouble),
+                                  at::tensor({0.5}, at::kDouble), 0.1);
+  EXPECT_NEAR(loss.item<double>(), std::log1p(std::exp(-1.0)) + 0.1 * 0.25, 1e-12);
+}
+
 }  // namespace
 }  // namespace finetune

@@ -17,6 +17,8 @@ struct DatasetOptions {
   Overlength overlength = Overlength::error;
   bool train_on_prompt = false;
   bool pairs = false;                        ///< rows of a chosen and a rejected answer
+  bool labelled = false;                     ///< rows of an answer and whether it is desirable
+  bool allow_same_answers = false;           ///< pairs of twice the same one, for lint to tell
   std::optional<std::string> system_prompt;  ///< for rows that bring none
   std::int64_t max_row_bytes = std::int64_t{64} << 20;
   std::uint64_t seed = 42;  ///< chooses the rows of a fractional weight

@@ -41,7 +41,9 @@ struct Dataset {
   /// rejected one.
   std::int64_t examples_per_row = 1;
   std::vector<RowText> texts;  ///< one for each example when asked for (keep_texts), else empty
-  std::string content_hash;    ///< of the files' bytes and everything that shapes the tokens
+  std::vector<std::uint8_t> labels;  ///< of each row 1 where its answer is desirable; else empty
+  std::vector<double> margins;       ///< of each pair its `margin`; empty where no row has one
+  std::string content_hash;          ///< of the files' bytes and everything that shapes the tokens
 
   /// What the reader should know: counted, never silent.
   struct Summary {

@@ -17,6 +17,13 @@ using SavedAdapter = std::variant<PeftAdapter, BottleneckAdapter>;
 /// read_peft_adapter and read_bottleneck_adapter do.
 SavedAdapter read_adapter(const std::filesystem::path& folder);
 
+/// The same for an adapter that writes text. Throws Error(model) for one of a reward model, which
+/// gives numbers.
+SavedAdapter read_text_adapter(const std::filesystem::path& folder);
+
+/// Whether it makes a reward model of its base.
+bool is_reward_adapter(const SavedAdapter& adapter);
+
 /// Writes the files of an adapter in its format into a folder that is there. Throws
 /// Error(resource).
 void write_adapter(const std::filesystem::path& folder, const SavedAdapter& adapter);

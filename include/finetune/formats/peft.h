@@ -46,6 +46,7 @@ struct PeftAdapter {
       target_modules;  ///< names or suffixes of modules, to write; the tensors say it when reading
   std::vector<std::string> feedforward_modules;  ///< (IA)3: those whose input is scaled
   std::vector<std::string> modules_to_save;      ///< as the user named them
+  bool scores = false;  ///< of a reward model (task_type SEQ_CLS): `saved` has its scalar head
   /// How the base's linears were held in training. PEFT's files have no field for it, so it stands
   /// in the metadata of the weights, which PEFT passes over.
   Quantization quantization = Quantization::none;
@@ -60,6 +61,9 @@ struct PeftAdapter {
   }
   bool use_dora() const;
 };
+
+/// The module of a reward model's scalar head, as transformers calls it.
+constexpr const char* kScoreHead = "score";
 
 constexpr const char* kAdapterWeightsFile = "adapter_model.safetensors";
 constexpr const char* kAdapterConfigFile = "adapter_config.json";

@@ -68,7 +68,9 @@ class CausalLM {
   Norm norm;
   Tensor lm_head;  ///< [V, C]; undefined when tied: the embeddings then serve, whatever training
                    ///< puts there
-  Tensor lm_head_bias;             ///< [V] or undefined
+  Tensor lm_head_bias;  ///< [V] or undefined
+  Tensor score;         ///< [1, C]: the scalar head of a reward model, on final hidden states; else
+                        ///< undefined
   std::string head_name;           ///< "lm_head", as the files call it
   std::optional<Lora> embed_lora;  ///< of the embeddings: A [R, V], B [C, R], as PEFT has them
   std::optional<Lora> head_lora;   ///< of the head: A [R, C], B [V, R]

@@ -37,6 +37,15 @@ struct LossOptions {
 Tensor cross_entropy_sum(const Tensor& hidden, const Head& head, const Tensor& targets,
                          const LossOptions& options = {});
 
+/// The cross-entropy of each token, [M] float32 (double for double), in nats: differentiable in
+/// `hidden` and in what the head trains, so that a loss may be any function of log-probabilities.
+/// Works in tiles too. Under a frozen head the product with its weights is made once: the backward
+/// pass scales the rows that the forward pass left. Without dropout of the head's adapter.
+/// `log_sum_squares`: where to leave log sum_v p_v^2 of each token's distribution, [M] without
+/// gradient.
+Tensor token_nll(const Tensor& hidden, const Head& head, const Tensor& targets,
+                 Tensor* log_sum_squares = nullptr);
+
 /// Per-token results of an evaluation, without gradients.
 struct TokenScores {
   Tensor nll;      ///< [M] float32, nats

@@ -15,6 +15,7 @@ namespace finetune {
 struct NamedSum {
   std::string name;
   double value = 0;
+  std::int64_t count = 0;  ///< what the sum is over, where that is not what the loss is over
 };
 
 /// Teacher-forced results over a data set.
@@ -23,6 +24,7 @@ struct EvalResult {
   double loss = 0;               ///< mean nats over all supervised tokens
   double token_accuracy = 0;     ///< fraction of supervised tokens with the largest logit
   std::vector<double> nll;       ///< summed nats of each example, in the data set's order
+  std::vector<double> scores;    ///< of a reward model: of each example
   std::vector<NamedSum> extras;  ///< what else the stage measures, means
   double perplexity() const;
 };
@@ -40,11 +42,5 @@ std::vector<double> sum_by_example(const Dataset& dataset, std::span<const std::
 /// early, with what was done so far, when interrupt_signal() is set.
 EvalResult evaluate(const CausalLM& model, const Dataset& dataset, std::int64_t rows_per_batch,
                     bool share_prefixes = false);
-
-/// The log-probability of every example's answer as the model stands. Shorter than the data set
-/// when interrupt_signal() is set.
-std::vector<double> answer_log_probabilities(const CausalLM& model, const Dataset& dataset,
-                                             std::int64_t rows_per_batch,
-                                             bool share_prefixes = false);
 
 }  // namespace finetune
