@@ -1,6 +1,7 @@
 #include "commands/answer_scoring.h"
 #include "commands/eval_preferences.h"
 #include "commands/eval_report.h"
+#include "commands/run_data.h"
 #include "commands/session.h"
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
@@ -129,13 +130,14 @@ class Evaluation {
   }
 
   void run() {
-    DatasetOptions data_options =
-        dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
+    const ModelConfig model_config = read_model_config(config_.model_name_or_path);
+    DatasetOptions data_options = dataset_options(config_, model_config.longest_sequence());
     data_options.keep_texts = true;
     if (config_.eval_datasets.empty()) open_held_out(data_options);
     for (std::size_t i = data_.size(); i < config_.eval_datasets.size(); ++i)
       data_.push_back(open_dataset({config_.eval_datasets[i]}, *text_.tokenizer,
                                    *text_.chat_template, data_options));
+    for (const Dataset& data : data_) require_embeddings(data, text_, model_config);
     if (options_.generate) {
       scoring_.emplace(config_);
       if (config_.format_check) scoring_->need(*config_.format_check, "format_check");

@@ -13,8 +13,9 @@ namespace fs = std::filesystem;
 std::int64_t ModelConfig::longest_sequence() const {
   if (ropes.empty() || ropes.front().scaling.type != RopeScaling::Type::dynamic)
     return max_position_embeddings;
-  return static_cast<std::int64_t>(static_cast<double>(max_position_embeddings) *
-                                   ropes.front().scaling.factor);
+  constexpr double kLongest = 1e15;  // whatever the factor says
+  return static_cast<std::int64_t>(std::min(
+      kLongest, static_cast<double>(max_position_embeddings) * ropes.front().scaling.factor));
 }
 
 bool ModelConfig::angles_change_at(std::int64_t length) const {
@@ -61,6 +62,10 @@ ModelConfig read_model_config(const fs::path& folder) {
     if (family.model_type != model_type) continue;
     ModelConfig config = family.read(reader);
     config.model_type = model_type;
+    if (config.layers.size() != static_cast<std::size_t>(config.num_hidden_layers)) {
+      reader.fail_field("num_hidden_layers", fmt::format("is {}", config.num_hidden_layers),
+                        fmt::format("at most {}", config.layers.size()));
+    }
     return config;
   }
   const std::vector<std::string> names = supported_model_types();

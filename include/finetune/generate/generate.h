@@ -41,7 +41,8 @@ struct GenerateOptions {
 /// result does not depend on the others, but for the rounding of sums. The answers to a prompt
 /// stand together in the results; it is computed once for all of them that find a slot. Stops
 /// early, with finish_reason "interrupted", when interrupt_signal() is set. Prompts must not be
-/// empty; throws Error(data) for one that leaves no room below the model's longest_sequence().
+/// empty; throws Error(data) for one that leaves no room below the model's longest_sequence(), and
+/// Error(model) for a token without an embedding.
 std::vector<Generation> generate(const CausalLM& model,
                                  const std::vector<std::vector<std::int32_t>>& prompts,
                                  const GenerateOptions& options);
