@@ -109,7 +109,10 @@ if(NOT TARGET LibTorch::LibTorch)
 
   # at::parallel_for is parallel only in files compiled with OpenMP; the runtime must be torch's own
   # copy, so that there is one pool of threads in the process.
-  target_compile_options(LibTorch::LibTorch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+  # (The build of the readers alone has none: sanitizers do not see what its threads wait for.)
+  if(NOT FINETUNE_READERS)
+    target_compile_options(LibTorch::LibTorch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+  endif()
   file(GLOB _gomp "${LIBTORCH_LIB_DIR}/libgomp*.so*" "${LIBTORCH_DIR}/../torch.libs/libgomp*.so*")
   if(_gomp)
     list(GET _gomp 0 _gomp)

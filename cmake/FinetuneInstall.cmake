@@ -1,4 +1,4 @@
-# cmake --install: program, library, headers, and the CMake package `finetune`.
+# cmake --install: program, completions, manual page, library, headers, and the CMake package `finetune`.
 
 include(CMakePackageConfigHelpers)
 set(finetune_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/finetune")
@@ -7,6 +7,19 @@ set(finetune_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/finetune")
 if(TARGET finetune)
   set_target_properties(finetune PROPERTIES INSTALL_RPATH_USE_LINK_PATH TRUE)
   install(TARGETS finetune RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+  # The program itself writes these, from the definition of its options.
+  function(finetune_install_text folder name)
+    install(CODE "
+      execute_process(COMMAND \"$<TARGET_FILE:finetune>\" ${ARGN}
+        OUTPUT_FILE \"${PROJECT_BINARY_DIR}/installed/${name}\" COMMAND_ERROR_IS_FATAL ANY)
+      file(INSTALL \"${PROJECT_BINARY_DIR}/installed/${name}\"
+        DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_DATADIR}/${folder}\")")
+  endfunction()
+  file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/installed")
+  finetune_install_text(bash-completion/completions finetune completion bash)
+  finetune_install_text(zsh/site-functions _finetune completion zsh)
+  finetune_install_text(fish/vendor_completions.d finetune.fish completion fish)
+  finetune_install_text(man/man1 finetune.1 man)
 endif()
 install(TARGETS finetune_lib EXPORT finetuneTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(DIRECTORY include/finetune DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")

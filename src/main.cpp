@@ -1,12 +1,15 @@
 #include "finetune/base/error.h"
 #include "finetune/base/interrupt.h"
+#include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
+#include "finetune/config/keys.h"
 
 #include <c10/util/Logging.h>
 #include <CLI/CLI.hpp>
 
 #include <malloc.h>
 #include <unistd.h>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -15,6 +18,8 @@
 #include <limits>
 #include <new>
 #include <string>
+#include <system_error>
+#include <vector>
 
 namespace {
 
@@ -49,6 +54,57 @@ int report(const char* what, int code) {
   return code;
 }
 
+std::vector<std::string> verb_names(const CLI::App& program) {
+  std::vector<std::string> names;
+  for (const CLI::App* verb : program.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(verb->get_name());
+  return names;
+}
+
+/// A first word that is no verb; CLI11 would say that one is missing.
+void check_verb(const CLI::App& program, const std::string& word) {
+  const std::vector<std::string> verbs = verb_names(program);
+  if (word.starts_with("-") || std::find(verbs.begin(), verbs.end(), word) != verbs.end()) return;
+  const std::string near = finetune::nearest(word, verbs);
+  finetune::fail(
+      finetune::ErrorKind::config, "there is no verb '{}'; {}", word,
+      near.empty() ? "it has: " + finetune::join(verbs, ", ") : "did you mean '" + near + "'?");
+}
+
+/// What an option that its verb does not have was meant to be; "" where CLI11 says enough.
+std::string explain(const CLI::App& program) {
+  const CLI::App* verb = &program;
+  while (!verb->get_subcommands().empty()) verb = verb->get_subcommands().front();
+  for (const std::string& word : program.remaining(/*recurse=*/true)) {
+    if (!word.starts_with("-")) continue;
+    const std::string name = word.substr(0, word.find('='));
+    std::string key = name.substr(std::min(name.size(), name.find_first_not_of('-')));
+    std::replace(key.begin(), key.end(), '-', '_');
+    std::vector<std::string> options;
+    bool has_settings = false;
+    for (const CLI::Option* option : verb->get_options()) {
+      for (const std::string& known : option->get_lnames()) options.push_back("--" + known);
+      has_settings |= option->get_name(/*positional=*/true) == "settings";
+    }
+    const std::string start = fmt::format("'{}' has no option {}; ", verb->get_name(), name);
+    if (const std::string ours = finetune::config_key(key); has_settings && !ours.empty())
+      return start + fmt::format("settings are written without dashes: {}=VALUE", ours);
+    const std::string near = finetune::nearest(name, options);
+    return start + (near.empty() ? "it has: " + finetune::join(options, ", ")
+                                 : "did you mean '" + near + "'?");
+  }
+  return "";
+}
+
+int out_of_memory(const std::string& what) {
+  return report(
+      ("out of memory: " + what.substr(0, what.find('\n')) +
+       "\nTry a smaller per_device_train_batch_size or max_length, gradient_checkpointing: "
+       "true, or quantization: nf4; finetune plan tells what each saves.")
+          .c_str(),
+      kResource);
+}
+
 int parse_and_run(int argc, char** argv) {
   CLI::App program("Adapts pretrained language models to a domain.", "finetune");
   program.set_version_flag("--version", "finetune " FINETUNE_VERSION);
@@ -63,8 +119,21 @@ int parse_and_run(int argc, char** argv) {
   finetune::add_report(program);
   finetune::add_init(program);
   finetune::add_doctor(program);
+  finetune::add_completion(program);
+  finetune::add_man(program);
+  std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.empty()) {
+    std::fputs(program.help().c_str(), stderr);
+    return kUsage;
+  }
+  if (words[0] == "help") words[0] = "--help";
+  check_verb(program, words[0]);
+  std::reverse(words.begin(), words.end());  // as CLI11 takes them
   try {
-    program.parse(argc, argv);
+    program.parse(std::move(words));
+  } catch (const CLI::ExtrasError& error) {
+    const std::string message = explain(program);
+    return message.empty() ? (program.exit(error), kUsage) : report(message.c_str(), kUsage);
   } catch (const CLI::ParseError& error) {
     return program.exit(error) == 0 ? 0 : kUsage;
   }
@@ -78,20 +147,17 @@ int run(int argc, char** argv) {
   } catch (const finetune::Error& error) {
     return report(error.what(), error.exit_code());
   } catch (const std::bad_alloc&) {
-    return report("out of memory; try a smaller per_device_train_batch_size or max_length",
-                  kResource);
+    return out_of_memory("an allocation failed");
   } catch (const std::filesystem::filesystem_error& error) {
     return report(error.what(), kResource);
+  } catch (const std::system_error& error) {
+    return report(error.what(), kResource);  // a thread that the system refused
   } catch (const std::exception& error) {
     // LibTorch's allocators have no exception type of their own on the CPU.
     const std::string what = error.what();
     if (what.find("allocate memory") != std::string::npos ||
-        what.find("out of memory") != std::string::npos) {
-      return report(("out of memory; try a smaller per_device_train_batch_size or max_length\n" +
-                     what.substr(0, what.find('\n')))
-                        .c_str(),
-                    kResource);
-    }
+        what.find("out of memory") != std::string::npos)
+      return out_of_memory(what);
     return report(("a defect of finetune: " + what).c_str(), kDefect);
   }
 }

@@ -84,7 +84,7 @@ std::uint64_t MemoryLimits::usable_bytes() const {
 
 MemoryLimits memory_limits() {
   return {line_bytes("/proc/meminfo", "MemTotal:"), line_bytes("/proc/meminfo", "MemAvailable:"),
-          group_limit()};
+          group_limit(), line_bytes("/proc/meminfo", "SwapFree:")};
 }
 
 std::uint64_t resident_bytes() { return line_bytes("/proc/self/status", "VmRSS:"); }
@@ -96,6 +96,8 @@ std::uint64_t peak_memory_bytes() {
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;  // Linux counts KiB
 }
+
+void reset_peak_memory() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
 std::uint64_t free_disk_bytes(const fs::path& path) {
   std::error_code error;

@@ -1,8 +1,8 @@
 #include "commands/answer_scoring.h"
 
-#include "commands/scorer.h"
 #include "finetune/base/error.h"
 #include "finetune/formats/jsonl.h"
+#include "finetune/scores/scorer.h"
 
 #include <algorithm>
 
@@ -64,7 +64,7 @@ AnswerScoring::AnswerScoring(const Config& config) : scorer_(config.scorer) {
 
 void AnswerScoring::need(const std::string& check, const std::string& where) {
   if (!check.empty() && checks_.find(check) == checks_.end())
-    checks_.emplace(check, FormatCheck(check, where));
+    checks_.emplace(check, FormatCheck(check, where + ": format_check"));
 }
 
 void AnswerScoring::score(VariantResult& result) const {
@@ -80,7 +80,7 @@ void AnswerScoring::score(VariantResult& result) const {
   }
   std::vector<AnswerScores> scores = score_answers(answers, glossary_ ? &*glossary_ : nullptr);
   std::vector<double> own;
-  if (!lines.empty()) own = run_scorer(*scorer_, lines);
+  if (!lines.empty()) own = run_scorer({*scorer_}, lines);
   for (std::size_t i = 0; i < answered.size(); ++i) {
     if (!own.empty()) scores[i][Measure::scorer] = own[i];
     answered[i]->scores = std::move(scores[i]);

@@ -1,6 +1,7 @@
 #include "commands/answer_scoring.h"
 #include "commands/eval_preferences.h"
 #include "commands/eval_report.h"
+#include "commands/run_data.h"
 #include "commands/session.h"
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
@@ -51,9 +52,11 @@ Config config_of(const EvalOptions& options) {
     config.eval_datasets = {DatasetSpec{}};
     config.eval_datasets.front().path = options.data;
   }
-  if (config.eval_datasets.empty() && options.answers.empty()) {
+  const bool held_out = config.eval_split > 0 && !config.datasets.empty();
+  if (config.eval_datasets.empty() && !held_out && options.answers.empty()) {
     fail(ErrorKind::config,
-         "nothing to evaluate on; give --data FILE, or eval_datasets in the configuration");
+         "nothing to evaluate on; give --data FILE, or eval_datasets or eval_split in the "
+         "configuration");
   }
   return config;
 }
@@ -102,6 +105,11 @@ std::vector<std::optional<std::string>> generate_answers(const CausalLM& model,
   return answers;
 }
 
+/// True for stages of preference rows; those of grpo have one answer, as those of sft.
+bool compares_answers(const Config& config) {
+  return config.stage != Stage::sft && config.stage != Stage::grpo;
+}
+
 class Evaluation {
  public:
   Evaluation(const EvalOptions& options, const Config& config)
@@ -113,7 +121,7 @@ class Evaluation {
     report_.adapters = variants_.adapters;
     report_.seed = static_cast<std::uint64_t>(config.seed);
     report_.shown_rows = options.shown_rows;
-    if (config.stage != Stage::sft) preferences_.emplace(config, variants_.adapters);
+    if (compares_answers(config)) preferences_.emplace(config, variants_.adapters);
     if (config.stage == Stage::reward && variants_.adapters.empty()) {
       fail(ErrorKind::config,
            "stage: reward, and no adapter: the base has no head that makes scores; give --adapter "
@@ -122,11 +130,14 @@ class Evaluation {
   }
 
   void run() {
-    DatasetOptions data_options =
-        dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
+    const ModelConfig model_config = read_model_config(config_.model_name_or_path);
+    DatasetOptions data_options = dataset_options(config_, model_config.longest_sequence());
     data_options.keep_texts = true;
-    for (const DatasetSpec& spec : config_.eval_datasets)
-      data_.push_back(open_dataset({spec}, *text_.tokenizer, *text_.chat_template, data_options));
+    if (config_.eval_datasets.empty()) open_held_out(data_options);
+    for (std::size_t i = data_.size(); i < config_.eval_datasets.size(); ++i)
+      data_.push_back(open_dataset({config_.eval_datasets[i]}, *text_.tokenizer,
+                                   *text_.chat_template, data_options));
+    for (const Dataset& data : data_) require_embeddings(data, text_, model_config);
     if (options_.generate) {
       scoring_.emplace(config_);
       if (config_.format_check) scoring_->need(*config_.format_check, "format_check");
@@ -160,6 +171,16 @@ class Evaluation {
   const std::optional<PreferenceEvaluation>& preferences() const { return preferences_; }
 
  private:
+  /// The rows that eval_split keeps out of training, as one data set.
+  void open_held_out(const DatasetOptions& options) {
+    Dataset all = open_dataset(config_.datasets, *text_.tokenizer, *text_.chat_template, options);
+    data_.push_back(split_dataset(std::move(all), config_.eval_split, options.seed).second);
+    DatasetSpec& spec = config_.eval_datasets.emplace_back(config_.datasets.front());
+    spec.path = join(data_[0].files, ", ");
+    log_info("eval", "the {} rows of {} that eval_split holds out", format_count(data_[0].rows()),
+             spec.path);
+  }
+
   void need_checks(const Dataset& dataset, const DatasetSpec& spec) {
     scoring_->need(spec.format_check, spec.path);
     for (std::size_t i = 0; i < dataset.texts.size(); ++i)
@@ -222,7 +243,7 @@ class Evaluation {
   }
 
   const EvalOptions& options_;
-  const Config& config_;
+  Config config_;
   Variants variants_;
   TextTools text_;
   std::vector<Dataset> data_;
@@ -272,7 +293,7 @@ void run_eval(const EvalOptions& options) {
   if (options.config.show_config) return write_output("-", show_config(config));
   if (!options.answers.empty()) return score_answers_only(options, config);
   validate(config, ConfigUse::eval);
-  if (config.stage != Stage::sft && options.generate) {
+  if (compares_answers(config) && options.generate) {
     fail(ErrorKind::config,
          "--generate answers rows of one right answer, and stage: {} has others; leave it out, or "
          "evaluate such rows with stage=sft",

@@ -1,8 +1,11 @@
 #include "commands/session.h"
 #include "finetune/base/error.h"
+#include "finetune/base/log.h"
 #include "finetune/base/machine.h"
 #include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
+#include "finetune/config/import.h"
+#include "finetune/config/keys.h"
 #include "finetune/dataset/dataset.h"
 
 #include <algorithm>
@@ -14,8 +17,20 @@ namespace finetune {
 namespace {
 
 struct InitOptions {
-  std::string method = "lora", model, data;
+  std::string method = "lora", model, data, from;
 };
+
+/// The stages that --method also takes: those that learn from more than one answer.
+std::vector<std::string> preference_stages() {
+  std::vector<std::string> stages = available_words("stage");
+  std::erase(stages, "sft");
+  return stages;
+}
+
+bool is_stage(const std::string& method) {
+  const std::vector<std::string> stages = preference_stages();
+  return std::find(stages.begin(), stages.end(), method) != stages.end();
+}
 
 /// What the given model and data say; the defaults are for those that are not given.
 struct Facts {
@@ -33,10 +48,12 @@ Facts look(const InitOptions& options) {
       fmt::format("{}, {} blocks of width {}, reads up to {} tokens", model.model_type,
                   model.num_hidden_layers, model.hidden_size, format_count(facts.model_longest));
   if (options.data.empty()) return facts;
-  Config config;
-  config.model_name_or_path = options.model;
+  const Config config =
+      load_config({std::nullopt,
+                   {"model_name_or_path=" + options.model,
+                    "stage=" + (is_stage(options.method) ? options.method : "sft")}});
   const TextTools text = load_text_tools(config);
-  DatasetOptions data_options;
+  DatasetOptions data_options = dataset_options(config, 0);
   data_options.max_length = std::numeric_limits<std::int64_t>::max();
   const Dataset data = open_dataset({DatasetSpec{.path = options.data}}, *text.tokenizer,
                                     *text.chat_template, data_options);
@@ -56,63 +73,74 @@ std::int64_t max_length(const Facts& facts) {
   return facts.model_longest > 0 ? std::min(length, facts.model_longest) : length;
 }
 
-std::string method_lines(const std::string& method) {
+/// "key: value    # comment" with the comments in one column.
+std::string line(const std::string& setting, const std::string& comment = "") {
+  return comment.empty() ? setting + "\n" : fmt::format("{:<30} # {}\n", setting, comment);
+}
+
+/// The smaller a model, the higher the rate it takes.
+std::string lora_rate(const Facts& facts) {
+  const bool small = facts.hidden > 0 && facts.hidden < 512;
+  if (small) return line("learning_rate: 3e-3", "for a model this small; large ones take 2e-4");
+  return line("learning_rate: 2e-4");
+}
+
+std::string method_lines(const std::string& method, const Facts& facts) {
   if (method == "full") {
-    return "method: full                # every weight is trained: needs 16 bytes of memory for "
-           "each\n"
-           "learning_rate: 1e-5\n";
+    return line("method: full", "every weight is trained: needs 16 bytes of memory for each") +
+           line("learning_rate: 1e-5");
   }
   if (method == "adapter") {
-    return "method: adapter             # bottleneck adapters, for the adapters library\n"
-           "adapter_size: 64            # width of the bottleneck\n"
-           "learning_rate: 2e-4\n";
+    return line("method: adapter", "bottleneck adapters, for the adapters library") +
+           line("adapter_size: 64", "width of the bottleneck") + lora_rate(facts);
   }
-  return std::string(
-             "method: lora                # low-rank updates; the model's own weights stay\n") +
-         (method == "qlora" ? "quantization: nf4           # those weights in 4 bits\n" : "") +
-         "lora_rank: 16               # size of the update\n"
-         "lora_alpha: 32              # its scale is alpha / rank\n"
-         "target_modules: all-linear  # or attention: half the size\n"
-         "learning_rate: 2e-4\n";
+  std::string text;
+  if (is_stage(method))
+    text += line("stage: " + method, "learns which answers are better; docs/preferences.md");
+  text += line("method: lora", "low-rank updates; the model's own weights stay");
+  if (method == "qlora") text += line("quantization: nf4", "those weights in 4 bits");
+  text += line("lora_rank: 16", "size of the update") +
+          line("lora_alpha: 32", "its scale is alpha / rank") +
+          line("target_modules: all-linear", "or attention: half the size");
+  if (is_stage(method)) return text + line("learning_rate: 5e-6", "far below that of instructions");
+  return text + lora_rate(facts);
 }
 
 std::string configuration(const InitOptions& options, const Facts& facts) {
   const std::int64_t batch = facts.rows > 0 ? std::clamp<std::int64_t>(facts.rows / 20, 1, 8) : 8;
+  const bool one_row = facts.rows == 1;
   std::string text =
-      "# finetune train --config THIS_FILE. Every key is in docs/config.md; finetune plan "
-      "--config\n"
-      "# THIS_FILE tells memory, time and disk before the start.\n\n";
+      "# finetune train --config THIS_FILE. Every key is in docs/config.md; before the start,\n"
+      "# finetune plan --config THIS_FILE tells memory, time and disk.\n\n";
   if (!facts.about_model.empty()) text += "# " + facts.about_model + "\n";
-  text += fmt::format("model_name_or_path: {}\n",
-                      options.model.empty() ? "path/to/model" : options.model);
+  text += line("model_name_or_path: " + (options.model.empty() ? "path/to/model" : options.model));
   if (!facts.about_data.empty()) text += "# " + facts.about_data + "\n";
-  text += fmt::format("datasets: [{}]\n", options.data.empty() ? "train.jsonl" : options.data);
-  const bool few = facts.rows == 1;
-  if (!few) {
-    text += "eval_split: 0.1             # rows held out; they decide which state is kept\n";
-  }
-  text += "output_dir: runs/" + options.method + "\n\n" + method_lines(options.method) + "\n";
-  text += fmt::format(
-      "max_length: {:<16}# tokens; longer rows are an error unless overlength says "
-      "otherwise\n",
-      max_length(facts));
-  text += "num_train_epochs: 3         # how often each row is seen\n";
-  text += fmt::format(
-      "per_device_train_batch_size: {}   # rows of a step; smaller needs less "
-      "memory\n",
-      batch);
-  text += "gradient_checkpointing: false  # true: far less memory for a third more time\n";
+  text += line("datasets: [" + (options.data.empty() ? "train.jsonl" : options.data) + "]");
+  if (!one_row) text += line("eval_split: 0.1", "rows held out; they decide which state is kept");
+  text += line("output_dir: runs/" + options.method) + "\n" + method_lines(options.method, facts) +
+          "\n";
+  text += line(fmt::format("max_length: {}", max_length(facts)),
+               "tokens; longer rows are an error unless overlength says otherwise");
+  text += line("num_train_epochs: 3", "how often each row is seen");
+  text += line(fmt::format("per_device_train_batch_size: {}", batch),
+               "rows of a step; smaller needs less memory");
+  text += line("gradient_checkpointing: false", "true: far less memory for a third more time");
   text += fmt::format("# this machine: {} cores, {} of memory available\n", usable_cores(),
                       format_bytes(memory_limits().usable_bytes()));
   return text;
 }
 
+/// A configuration of another trainer in our words; what it cannot say is said on standard error.
+void run_import(const std::string& file) {
+  const ImportedConfig imported = import_config(file);
+  write_output("-", imported.yaml);
+  log_info("init", "{}: read as a configuration of {}", file, imported.trainer);
+  for (const std::string& note : imported.notes) log_info("init", "{}", note);
+}
+
 void run_init(const InitOptions& options) {
-  const std::vector<std::string> methods = {"lora", "qlora", "full", "adapter"};
-  if (options.method == "dpo")
-    fail(ErrorKind::config,
-         "--method dpo: preference stages have no configuration here yet; it has: {}",
-         join(methods, ", "));
+  std::vector<std::string> methods = {"lora", "qlora", "full", "adapter"};
+  for (const std::string& stage : preference_stages()) methods.push_back(stage);
   if (std::find(methods.begin(), methods.end(), options.method) == methods.end()) {
     const std::string near = nearest(options.method, methods);
     fail(ErrorKind::config, "--method {}: expected one of {}{}", options.method,
@@ -131,11 +159,24 @@ void add_init(CLI::App& program) {
       add_verb(program, "init", "Write a configuration that fits model and data",
                "finetune init --model data/tiny-base --data data/kubernetes/train.jsonl",
                std::make_shared<CommonOptions>());
-  verb->add_option("--method", options->method, "lora, qlora, full, or adapter")
-      ->capture_default_str();
-  verb->add_option("--model", options->model, "Base model")->type_name("DIR");
-  verb->add_option("--data", options->data, "Training data")->type_name("FILE");
-  verb->final_callback([options] { run_init(*options); });
+  auto* method = verb->add_option("--method", options->method,
+                                  "lora, qlora, full, adapter, or a stage such as dpo")
+                     ->capture_default_str();
+  auto* model = verb->add_option("--model", options->model, "Base model")->type_name("DIR");
+  auto* data = verb->add_option("--data", options->data, "Training data")->type_name("FILE");
+  verb->add_option("--from", options->from,
+                   "Turn a configuration of Axolotl, LLaMA-Factory or TRL into one of ours")
+      ->type_name("FILE")
+      ->excludes(method)
+      ->excludes(model)
+      ->excludes(data);
+  verb->final_callback([options] {
+    if (options->from.empty()) {
+      run_init(*options);
+    } else {
+      run_import(options->from);
+    }
+  });
 }
 
 }  // namespace finetune

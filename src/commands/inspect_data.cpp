@@ -28,12 +28,28 @@ struct InspectDataOptions {
   bool json = false;
 };
 
+/// The text without what would move the cursor or change the colours of a terminal.
+std::string visible(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) {
+      out += fmt::format("\\x{:02x}", byte);
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
 /// The row as text, its supervised tokens between `open` and `close`.
 std::string marked_text(const Example& example, const Tokenizer& tokenizer, std::string_view open,
                         std::string_view close) {
   std::string marked;
-  for (const RowPart& part : row_parts(example, tokenizer))
-    marked += part.supervised ? std::string(open) + part.text + std::string(close) : part.text;
+  for (const RowPart& part : row_parts(example, tokenizer)) {
+    const std::string text = visible(part.text);
+    marked += part.supervised ? std::string(open) + text + std::string(close) : text;
+  }
   return marked;
 }
 

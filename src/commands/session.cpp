@@ -86,6 +86,9 @@ void add_config_options(CLI::App& verb, ConfigOptions& options) {
 Config read_config(const ConfigOptions& options) {
   for (const std::string& word : options.overrides) {
     if (word.find('=') == std::string::npos) {
+      if (word.ends_with(".jsonl") || word.ends_with(".json") || word.ends_with(".gz"))
+        fail(ErrorKind::config,
+             "'{}' is neither an option nor KEY=VALUE; data are given as datasets={}", word, word);
       fail(
           ErrorKind::config,
           "'{}' is neither an option nor KEY=VALUE; a configuration file is given with --config {}",

@@ -1,4 +1,5 @@
 #include "commands/eval_samples.h"
+#include "commands/online.h"
 #include "commands/plan.h"
 #include "commands/run_data.h"
 #include "commands/session.h"
@@ -9,6 +10,7 @@
 #include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
 #include "finetune/dataset/dataset.h"
+#include "finetune/plan/least_memory.h"
 #include "finetune/report/report.h"
 #include "finetune/train/objectives.h"
 #include "finetune/train/trainer.h"
@@ -75,11 +77,17 @@ void print_report(const TrainReport& report, const RunDir& run, const Config& co
   if (report.nonfinite_steps > 0)
     text += fmt::format(", {} left out because they were not finite", report.nonfinite_steps);
   text += "\n";
-  if (report.first_eval_loss > 0)
-    text += fmt::format("eval loss before training  {:.4f}\n", report.first_eval_loss);
+  // Where answers are rewarded, the loss of an evaluation is minus their reward.
+  const bool rewarded = config.stage == Stage::grpo;
+  const double sign = rewarded ? -1 : 1;
+  if (config.has_eval_data() && report.first_eval_loss != 0)
+    text += fmt::format("{}{:.4f}\n",
+                        rewarded ? "eval reward before training  " : "eval loss before training  ",
+                        sign * report.first_eval_loss);
   if (report.best_step > 0)
-    text += fmt::format("best eval loss             {:.4f}  (step {})\n", report.best_eval_loss,
-                        report.best_step);
+    text += fmt::format("{}{:.4f}  (step {})\n",
+                        rewarded ? "best eval reward             " : "best eval loss             ",
+                        sign * report.best_eval_loss, report.best_step);
   const bool kept_best = config.resolved_load_best_model_at_end() && report.best_step > 0;
   text += fmt::format("{} {} is in {}\n", kept_best ? "the best" : "the last",
                       config.method == Method::full ? "model" : "adapter", run.path().string());
@@ -118,15 +126,25 @@ nlohmann::ordered_json about_run(const TrainOptions& options, const Config& conf
           {"repeat", repeat}};
 }
 
-/// The plan, then one step of the real model in a folder that is removed again.
-void dry_run(const Config& config) {
-  const TextTools text = load_text_tools(config);
-  const RunData data = open_run_data(config, text, read_model_config(config.model_name_or_path));
-  const Dataset* eval = data.eval ? &*data.eval : nullptr;
-  const Plan plan = plan_run(config, data.train, eval);
+/// Prints the plan of a run. Throws Error(resource) for one that does not fit.
+void print_plan(const Config& config, const RunData& data) {
+  const Plan plan = plan_run(config, data.train, data.eval ? &*data.eval : nullptr);
   if (log_level() != LogLevel::quiet)
     write_output("-", plan_text(config, plan, {0, data.train.summary.longest, config.max_length}));
   if (!plan.fits) fail(ErrorKind::resource, "the run does not fit, so no step was tried");
+}
+
+/// The plan, then one step of the real model in a folder that is removed again.
+void dry_run(const Config& config) {
+  Online online(config);
+  const TextTools text = load_text_tools(config);
+  const RunData data = open_run_data(config, text, read_model_config(config.model_name_or_path));
+  const SamplingTools* sampling = online.tools(text, data);
+  if (sampling != nullptr) {
+    log_info("train", "no plan for stage grpo, whose answers are sampled while it trains");
+  } else {
+    print_plan(config, data);
+  }
   Config one = config;
   one.max_steps = 1;
   one.warmup_steps = 0;
@@ -142,7 +160,9 @@ void dry_run(const Config& config) {
   model.recompute_blocks = one.gradient_checkpointing == Recompute::on;
   const std::vector<TrainableParameter> parameters = choose_parameters(model, one);
   RunDir run(folder, RunStart::overwrite);
-  Trainer(TrainInputs{one, model, parameters, data.train, nullptr}, run).run({});
+  TrainInputs inputs{one, model, parameters, data.train, nullptr};
+  inputs.sampling = sampling;
+  Trainer(std::move(inputs), run).run({});
   log_info("train",
            "dry run: configuration, data and model are fine, and a step was made; nothing is left "
            "of it");
@@ -154,9 +174,12 @@ void run_train(const TrainOptions& options) {
   validate(config, ConfigUse::train);
   prepare_process(config);
   if (options.dry_run) return dry_run(config);
+  Online online(config);
   RunDir run(config.output_dir, start_of(options, config));
   const TextTools text = load_text_tools(config);
   const RunData data = open_run_data(config, text, read_model_config(config.model_name_or_path));
+  const SamplingTools* sampling = online.tools(text, data);
+  require_memory(config, data.train);
   CausalLM model = load_base(config, ModelUse::train);
   const Reference reference = reference_of(config, model, data);
   model.recompute_blocks = config.gradient_checkpointing == Recompute::on;
@@ -170,6 +193,7 @@ void run_train(const TrainOptions& options) {
   TrainInputs inputs{
       config,          model,         parameters, data.train, data.eval ? &*data.eval : nullptr,
       reference.train, reference.eval};
+  inputs.sampling = sampling;
   if (samples) inputs.on_evaluation = [&](std::int64_t step) { samples->answer(model, step); };
   Trainer trainer(std::move(inputs), run);
   const TrainReport report = trainer.run({options.resume, options.allow_changed});

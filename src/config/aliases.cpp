@@ -73,6 +73,108 @@ bool is_method_name(std::string_view name) {
          name == "fine_tune_type" || name == "tuner_type" || name == "training_type";
 }
 
+// Keys that other trainers have and this program has not.
+
+constexpr std::string_view kPacking =
+    "batches here are never padded, so there is nothing to pack; leave it out, or set "
+    "tokens_per_batch to fill batches up";
+constexpr std::string_view kAttention = "attention is chosen by the program; leave it out";
+constexpr std::string_view kKernels = "kernels are chosen by the program; leave it out";
+constexpr std::string_view kTracker =
+    "metrics.jsonl and tensorboard/ are always written and nothing is sent anywhere; leave it "
+    "out";
+constexpr std::string_view kStrategy =
+    "set eval_steps or save_steps, or leave them out for once per epoch; leave this key out";
+constexpr std::string_view kCache =
+    "tokenized rows are kept in the folder FINETUNE_CACHE_DIR; leave it out";
+constexpr std::string_view kResume = "resume with 'finetune train --resume'";
+constexpr std::string_view kModelFolder = "the model's folder says it; leave it out";
+constexpr std::string_view kTokens =
+    "tokens and their meaning are those of the model's folder; change them there";
+
+using Advice = std::pair<std::string_view, std::string_view>;  // key, what to do instead
+
+constexpr Advice kAdvice[] = {
+    {"packing", kPacking},
+    {"sample_packing", kPacking},
+    {"eval_sample_packing", kPacking},
+    {"eval_packing", kPacking},
+    {"neat_packing", kPacking},
+    {"pad_to_sequence_len", kPacking},
+    {"padding_free", kPacking},
+    {"group_by_length", kPacking},
+    {"flash_attention", kAttention},
+    {"flash_attn", kAttention},
+    {"attn_implementation", kAttention},
+    {"xformers_attention", kAttention},
+    {"sdp_attention", kAttention},
+    {"eager_attention", kAttention},
+    {"gradient_checkpointing_kwargs", "there is one way to do it here; leave it out"},
+    {"torch_compile", kKernels},
+    {"tf32", kKernels},
+    {"plugins", kKernels},
+    {"cut_cross_entropy", kKernels},
+    {"use_liger_kernel", kKernels},
+    {"enable_liger_kernel", kKernels},
+    {"use_unsloth", kKernels},
+    {"report_to", kTracker},
+    {"use_wandb", kTracker},
+    {"run_name", kTracker},
+    {"logging_dir", kTracker},
+    {"plot_loss", "report.html always has the curves; leave it out"},
+    {"eval_strategy", kStrategy},
+    {"evaluation_strategy", kStrategy},
+    {"save_strategy", kStrategy},
+    {"resume_from_checkpoint", kResume},
+    {"auto_resume_from_checkpoints", kResume},
+    {"bnb_4bit_compute_dtype", "set dtype"},
+    {"bnb_4bit_quant_type", "set 'quantization: nf4'"},
+    {"lr_scheduler_kwargs", "set min_lr_ratio or wsd_decay_ratio"},
+    {"dataset_name", "set datasets to the path of a local file"},
+    {"dataset_prepared_path", kCache},
+    {"overwrite_cache", kCache},
+    {"max_samples", "an entry of datasets has a weight, which may be below 1"},
+    {"push_to_hub", "nothing is sent anywhere; leave it out"},
+    {"trust_remote_code", "no code of a model is ever run; leave it out"},
+    {"bias", "biases are never trained beside an adapter; leave it out"},
+    {"do_train", "the verb says it: finetune train"},
+    {"do_eval", "give eval_datasets or eval_split"},
+    {"do_predict", "the verb says it: finetune eval --generate"},
+    {"predict_with_generate", "the verb says it: finetune eval --generate"},
+    {"model_type", kModelFolder},
+    {"tokenizer_type", kModelFolder},
+    {"tokenizer_use_fast", kModelFolder},
+    {"use_fast_tokenizer", kModelFolder},
+    {"special_tokens", kTokens},
+    {"tokens", kTokens},
+    {"lora_fan_in_fan_out", kModelFolder},
+    {"ref_model", "the reference is the state at step 0, or reference_adapter"},
+    {"precompute_ref_log_probs", "they always are, once; leave it out"},
+    {"deepspeed", "a run is one process here; leave it out"},
+    {"local_rank", "a run is one process here; leave it out"},
+    {"strict", "always so here; leave it out"},
+    {"debug", "use --verbose"},
+};
+
+/// By what a key begins with.
+constexpr Advice kAdviceForFamilies[] = {
+    {"wandb_", kTracker},
+    {"mlflow_", kTracker},
+    {"comet_", kTracker},
+    {"swanlab_", kTracker},
+    {"hub_", "nothing is sent anywhere; leave it out"},
+    {"hf_", "nothing is sent anywhere; leave it out"},
+    {"fsdp", "a run is one process here; leave it out"},
+    {"ddp_", "a run is one process here; leave it out"},
+    {"liger_", kKernels},
+    {"vllm_", kKernels},
+    {"dataloader_", "rows are read once, by threads; leave it out"},
+    {"preprocessing_num_", "rows are read once, by threads; leave it out"},
+    {"dataset_num_", "rows are read once, by threads; leave it out"},
+    {"dataset_process", "rows are read once, by threads; leave it out"},
+    {"include_", "metrics.jsonl has tokens and tokens_per_second; leave it out"},
+};
+
 }  // namespace
 
 std::optional<Assignments> translate(const std::string& name, const YamlValue& value,
@@ -126,45 +228,13 @@ const std::map<std::string, std::string, std::less<>>& translated_names() {
 }
 
 std::string_view advice_for(std::string_view name) {
-  constexpr std::string_view kPacking =
-      "batches here are never padded, so there is nothing to pack; leave it out, or set "
-      "tokens_per_batch to fill batches up";
-  constexpr std::string_view kAttention = "attention is chosen by the program; leave it out";
-  constexpr std::string_view kTracker =
-      "metrics.jsonl and tensorboard/ are always written and nothing is sent anywhere; leave it "
-      "out";
-  constexpr std::string_view kStrategy =
-      "set eval_steps or save_steps, or leave them out for once per epoch; leave this key out";
-  static const std::map<std::string_view, std::string_view> advice = {
-      {"packing", kPacking},
-      {"sample_packing", kPacking},
-      {"neat_packing", kPacking},
-      {"pad_to_sequence_len", kPacking},
-      {"padding_free", kPacking},
-      {"group_by_length", kPacking},
-      {"flash_attention", kAttention},
-      {"flash_attn", kAttention},
-      {"attn_implementation", kAttention},
-      {"report_to", kTracker},
-      {"use_wandb", kTracker},
-      {"wandb_project", kTracker},
-      {"eval_strategy", kStrategy},
-      {"evaluation_strategy", kStrategy},
-      {"save_strategy", kStrategy},
-      {"resume_from_checkpoint", "resume with 'finetune train --resume'"},
-      {"auto_resume_from_checkpoints", "resume with 'finetune train --resume'"},
-      {"bnb_4bit_compute_dtype", "set dtype"},
-      {"bnb_4bit_quant_type", "set 'quantization: nf4'"},
-      {"lr_scheduler_kwargs", "set min_lr_ratio or wsd_decay_ratio"},
-      {"dataset_name", "set datasets to the path of a local file"},
-      {"push_to_hub", "nothing is sent anywhere; leave it out"},
-      {"trust_remote_code", "no code of a model is ever run; leave it out"},
-      {"bias", "biases are never trained beside an adapter; leave it out"},
-      {"do_train", "the verb says it: finetune train"},
-      {"do_eval", "give eval_datasets or eval_split"},
-  };
-  const auto found = advice.find(name);
-  return found == advice.end() ? std::string_view() : found->second;
+  for (const auto& [key, text] : kAdvice) {
+    if (name == key) return text;
+  }
+  for (const auto& [beginning, text] : kAdviceForFamilies) {
+    if (name.starts_with(beginning)) return text;
+  }
+  return {};
 }
 
 }  // namespace finetune

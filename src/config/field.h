@@ -35,6 +35,7 @@ struct Field {
   std::vector<std::string_view> only_for = {};  ///< the `method`s that read it; empty: all
   bool bytes = false;                           ///< a size: `64 MiB` is accepted
   bool regex = false;                           ///< a text that must be a regular expression
+  bool whole_text = false;  ///< a list whose single text is one entry, with its spaces and commas
 };
 
 }  // namespace finetune

@@ -12,7 +12,7 @@ void visit_preference_fields(C& c, V&& v) {
           .help = "The loss of stage `dpo`: `sigmoid` as published (with `label_smoothing` cDPO), "
                   "`hinge` (SLiC), `robust` (for a known share of wrong labels, "
                   "`label_smoothing`).",
-          .aliases = {"pref_loss", "dpo_loss"}},
+          .aliases = {"pref_loss", "dpo_loss", "dpo_loss_type"}},
     c.loss_type);
   v(Field{.key = "beta",
           .help = "Strength of the pull towards the reference model; `orpo`: weight of the odds "
@@ -56,7 +56,8 @@ void visit_grpo_fields(C& c, V&& v) {
   v(Field{.key = "reward_funcs",
           .help = "What rewards an answer, each as a name or `name:argument`; their weighted sum "
                   "counts. docs/grpo.md has the list.",
-          .aliases = {"rewards"}},
+          .aliases = {"rewards"},
+          .whole_text = true},
     c.reward_funcs);
   v(Field{.key = "reward_weights",
           .help = "A weight for each of `reward_funcs`.",

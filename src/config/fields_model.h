@@ -23,11 +23,7 @@ void visit_model_fields(C& c, V&& v) {
               "as `lora` with `quantization: nf4`.",
           .aliases = {"finetuning_type", "fine_tune_type", "tuner_type", "training_type"}},
     c.method);
-  v(Field{.key = "stage",
-          .help = "The objective.",
-          .aliases = {"rl", "rlhf_type"},
-          .has = {"sft", "dpo", "ipo", "orpo", "simpo", "kto", "reward"}},
-    c.stage);
+  v(Field{.key = "stage", .help = "The objective.", .aliases = {"rl", "rlhf_type"}}, c.stage);
   v(Field{.key = "quantization",
           .help =
               "How the frozen weights of the decoder's linear layers are stored: `nf4` in 4 bits, "
@@ -36,7 +32,7 @@ void visit_model_fields(C& c, V&& v) {
     c.quantization);
   v(Field{.key = "double_quant",
           .help = "With `nf4`: the block scales are quantized too.",
-          .aliases = {"bnb_4bit_use_double_quant", "double_quantization"}},
+          .aliases = {"bnb_4bit_use_double_quant", "double_quantization", "use_bnb_nested_quant"}},
     c.double_quant);
   v(Field{.key = "dtype",
           .help = "Type the model computes in. `auto`: bfloat16 where the machine multiplies it "
@@ -90,6 +86,7 @@ void visit_lora_fields(C& c, V&& v) {
     c.exclude_modules);
   v(Field{.key = "layers_to_transform",
           .help = "Only these decoder blocks get adapters, counted from 0.",
+          .aliases = {"peft_layers_to_transform"},
           .range = at_least(0),
           .absent = "all blocks",
           .only_for = {"lora", "ia3", "adapter"}},
@@ -136,7 +133,8 @@ void visit_lora_variant_fields(C& c, V&& v) {
               "lost), "
               "or the folder of an adapter to continue, which then also gives rank, alpha and "
               "targets; with `adapter` only the last.",
-          .aliases = {"init_adapter", "resume_adapter_file"},
+          .aliases = {"init_adapter", "resume_adapter_file", "adapter_name_or_path",
+                      "lora_model_dir", "peft_init_lora_weights"},
           .only_for = {"lora", "adapter"}},
     c.init_lora_weights);
   v(Field{.key = "stack_on_adapter",

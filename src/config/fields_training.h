@@ -221,7 +221,8 @@ void visit_evaluation_fields(C& c, V&& v) {
           .range = between(0, 1000)},
     c.eval_samples);
   v(Field{.key = "tensorboard",
-          .help = "Write event files for TensorBoard into `tensorboard/` of the output folder."},
+          .help = "Write event files for TensorBoard into `tensorboard/` of the output folder.",
+          .aliases = {"use_tensorboard"}},
     c.tensorboard);
   v(Field{.key = "prometheus_file",
           .help = "A file that always holds the newest numbers in Prometheus' text format, such as "
@@ -236,6 +237,7 @@ void visit_evaluation_fields(C& c, V&& v) {
     c.load_best_model_at_end);
   v(Field{.key = "early_stopping_patience",
           .help = "Stop after this many evaluations without a lower loss; 0 turns it off.",
+          .aliases = {"early_stopping_steps"},
           .range = at_least(0)},
     c.early_stopping_patience);
   v(Field{.key = "terms",

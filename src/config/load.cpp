@@ -1,7 +1,5 @@
 #include "finetune/config/config.h"
 
-#include "config/fields.h"
-#include "config/read_value.h"
 #include "config/settings.h"
 #include "config/write_value.h"
 #include "finetune/base/error.h"
@@ -10,20 +8,6 @@
 namespace finetune {
 
 namespace {
-
-/// Sets the one member that a setting names.
-struct MemberReader {
-  const Setting& setting;
-  Problems& problems;
-  OrderedJson result = {};  ///< what was set
-
-  template <typename T>
-  void operator()(const Field& field, T& member) {
-    if (field.key != setting.key) return;
-    read_value(setting.value, {field, setting.name, problems}, member);
-    result = json_value(member);
-  }
-};
 
 /// Collects the settings of both sources and makes the configuration of those that count.
 class Loader {
@@ -75,7 +59,7 @@ class Loader {
     if (!problems_.empty()) throw Error(ErrorKind::config, join_problems(problems_));
     Config config;
     for (const auto& [key, chosen] : chosen_) {
-      visit_fields(config, MemberReader{chosen.setting, problems_});
+      set_member(chosen.setting, config, problems_);
       config.origins[key] = chosen.setting.value.where;
     }
     return config;
@@ -89,9 +73,8 @@ class Loader {
 
   Chosen parse(Setting setting) {
     Config scratch;
-    MemberReader reader{setting, problems_};
-    visit_fields(scratch, reader);
-    return {std::move(setting), std::move(reader.result)};
+    OrderedJson value = set_member(setting, scratch, problems_);
+    return {std::move(setting), std::move(value)};
   }
 
   void add_conflict(const Chosen& first, const Chosen& second) {

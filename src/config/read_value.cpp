@@ -197,7 +197,7 @@ void read_value(const YamlValue& value, const ReadContext& context, double& out)
 
 void read_value(const YamlValue& value, const ReadContext& context, std::vector<std::string>& out) {
   if (is_scalar(value)) {
-    out = split_names(value.text);
+    out = context.field.whole_text ? std::vector{value.text} : split_names(value.text);
     return;
   }
   if (value.kind != YamlValue::Kind::list) {

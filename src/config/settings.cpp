@@ -2,6 +2,7 @@
 
 #include "config/aliases.h"
 #include "config/fields.h"
+#include "config/read_value.h"
 #include "finetune/base/log.h"
 #include "finetune/base/text.h"
 
@@ -32,7 +33,8 @@ Path extended(Path path, std::string_view name) {
 /// Walks the sections of one source.
 class Flattener {
  public:
-  Flattener(const KeyTable& keys, Problems& problems) : keys_(keys), problems_(problems) {}
+  Flattener(const KeyTable& keys, Problems& problems, Notices notices)
+      : keys_(keys), problems_(problems), logs_(notices == Notices::logged) {}
 
   void add_entries(const YamlValue& section, const Path& path) {
     for (const YamlEntry& entry : section.entries) add(entry.value, extended(path, entry.key));
@@ -60,14 +62,17 @@ class Flattener {
       }
       return;
     }
-    if (name != key) log_info("config", "{}: '{}' is read as '{}'", value.where, shown, key);
+    if (name != key && logs_)
+      log_info("config", "{}: '{}' is read as '{}'", value.where, shown, key);
     settings.push_back({shown, key, value});
   }
 
   void add_translated(const std::string& shown, const YamlValue& value,
                       const Assignment& assignment) {
-    log_info("config", "{}: '{}: {}' is read as '{}: {}'", value.where, shown, value.text,
-             assignment.key, assignment.value.text);
+    if (logs_) {
+      log_info("config", "{}: '{}: {}' is read as '{}: {}'", value.where, shown, value.text,
+               assignment.key, assignment.value.text);
+    }
     settings.push_back({shown, assignment.key, assignment.value});
   }
 
@@ -89,6 +94,21 @@ class Flattener {
 
   const KeyTable& keys_;
   Problems& problems_;
+  bool logs_;
+};
+
+/// Sets the one member that a setting names.
+struct MemberReader {
+  const Setting& setting;
+  Problems& problems;
+  OrderedJson result = {};  ///< what was set
+
+  template <typename T>
+  void operator()(const Field& field, T& member) {
+    if (field.key != setting.key) return;
+    read_value(setting.value, {field, setting.name, problems}, member);
+    result = json_value(member);
+  }
 };
 
 template <typename T>
@@ -136,10 +156,38 @@ std::string KeyTable::suggestion(const std::vector<std::string>& path) const {
   return "remove it; docs/config.md lists the keys";
 }
 
-std::vector<Setting> flatten(const YamlValue& root, const KeyTable& keys, Problems& problems) {
-  Flattener flattener(keys, problems);
+std::vector<Setting> flatten(const YamlValue& root, const KeyTable& keys, Problems& problems,
+                             Notices notices) {
+  Flattener flattener(keys, problems, notices);
   flattener.add_entries(root, {});
   return std::move(flattener.settings);
+}
+
+OrderedJson set_member(const Setting& setting, Config& config, Problems& problems) {
+  MemberReader reader{setting, problems};
+  visit_fields(config, reader);
+  return std::move(reader.result);
+}
+
+std::string not_in_version(const Field& field, const OrderedJson& value) {
+  const std::string word = plain_text(value);
+  if (field.has.empty() || std::find(field.has.begin(), field.has.end(), word) != field.has.end())
+    return "";
+  std::vector<std::string> has;
+  for (const std::string_view known : field.has) has.emplace_back(known);
+  const bool nothing =
+      has.size() == 1 && (has[0].empty() || has[0] == "{}" || has[0] == "[]" || has[0] == "null");
+  return fmt::format("{}: {} is not in this version; {}", field.key, word,
+                     nothing ? "leave it out" : "it has: " + join(has, ", "));
+}
+
+std::string not_in_version(std::string_view key, const OrderedJson& value) {
+  std::string message;
+  const Config config;
+  visit_fields(config, [&](const Field& field, const auto&) {
+    if (field.key == key) message = not_in_version(field, value);
+  });
+  return message;
 }
 
 }  // namespace finetune

@@ -1,6 +1,9 @@
 #pragma once
 
+#include "config/field.h"
+#include "config/write_value.h"
 #include "config/yaml_value.h"
+#include "finetune/config/config.h"
 
 #include <map>
 #include <set>
@@ -38,9 +41,22 @@ class KeyTable {
   std::vector<std::string> names_;
 };
 
+/// Whether a spelling of another trainer is logged where it is replaced.
+enum class Notices { logged, silent };
+
 /// Turns the entries of a file, or one word of the command line, into settings: joins sections with
-/// their keys, replaces aliases (with a notice) and translates values. Unknown keys are added to
+/// their keys, replaces aliases and translates values. Unknown keys are added to
 /// the problems.
-std::vector<Setting> flatten(const YamlValue& root, const KeyTable& keys, Problems& problems);
+std::vector<Setting> flatten(const YamlValue& root, const KeyTable& keys, Problems& problems,
+                             Notices notices = Notices::logged);
+
+/// Sets the one member that the setting names, and returns it as JSON; adds to the problems and
+/// leaves it as it was where the value does not fit.
+OrderedJson set_member(const Setting& setting, Config& config, Problems& problems);
+
+/// "stage: kto is not in this version; it has: sft, dpo", or "" for a value that it has.
+std::string not_in_version(const Field& field, const OrderedJson& value);
+/// The same for the key of a setting.
+std::string not_in_version(std::string_view key, const OrderedJson& value);
 
 }  // namespace finetune

@@ -1,8 +1,8 @@
 #include "finetune/config/config.h"
 
 #include "config/fields.h"
+#include "config/settings.h"
 #include "config/write_value.h"
-#include "config/yaml_value.h"
 #include "finetune/base/error.h"
 #include "finetune/base/log.h"
 #include "finetune/base/text.h"
@@ -19,20 +19,6 @@ std::string origin_prefix(const Config& config, std::string_view key) {
   return found == config.origins.end() ? "" : found->second + ": ";
 }
 
-std::string not_in_version(std::string_view name, const OrderedJson& value, const Field& field) {
-  std::vector<std::string> has;
-  for (const std::string_view word : field.has) has.emplace_back(word);
-  const bool nothing =
-      has.size() == 1 && (has[0].empty() || has[0] == "{}" || has[0] == "[]" || has[0] == "null");
-  return fmt::format("{}: {} is not in this version; {}", name, plain_text(value),
-                     nothing ? "leave it out" : "it has: " + join(has, ", "));
-}
-
-bool is_available(const Field& field, const OrderedJson& value) {
-  return field.has.empty() ||
-         std::find(field.has.begin(), field.has.end(), plain_text(value)) != field.has.end();
-}
-
 /// Refuses what this version does not have, so that no setting is silently ignored.
 struct AvailabilityCheck {
   const Config& config;
@@ -40,11 +26,8 @@ struct AvailabilityCheck {
 
   template <typename T>
   void operator()(const Field& field, const T& member) const {
-    const OrderedJson value = json_value(member);
-    if (!is_available(field, value)) {
-      problems.push_back(origin_prefix(config, field.key) +
-                         not_in_version(field.key, value, field));
-    }
+    const std::string absent = not_in_version(field, json_value(member));
+    if (!absent.empty()) problems.push_back(origin_prefix(config, field.key) + absent);
     if constexpr (std::is_same_v<T, std::vector<DatasetSpec>>) {
       for (const DatasetSpec& spec : member) check_dataset(field, spec);
     }
@@ -52,10 +35,10 @@ struct AvailabilityCheck {
 
   void check_dataset(const Field& list, const DatasetSpec& spec) const {
     visit_dataset_fields(spec, [&](const Field& field, const auto& member) {
-      const OrderedJson value = json_value(member);
-      if (is_available(field, value)) return;
+      const std::string absent = not_in_version(field, json_value(member));
+      if (absent.empty()) return;
       problems.push_back(fmt::format("{}{} ({}): {}", origin_prefix(config, list.key), list.key,
-                                     spec.path, not_in_version(field.key, value, field)));
+                                     spec.path, absent));
     });
   }
 };
@@ -119,11 +102,13 @@ class CrossChecks {
  public:
   CrossChecks(const Config& config, Problems& problems) : c_(config), problems_(problems) {}
 
-  void check_model() {
+  void check_model(ConfigUse use) {
     if (c_.model_name_or_path.empty()) {
+      const bool has_option = use == ConfigUse::eval || use == ConfigUse::generate;
       problems_.push_back(
-          "model_name_or_path is not set; expected the folder of a model, in the file "
-          "or as model_name_or_path=FOLDER");
+          fmt::format("model_name_or_path is not set; expected the folder of a model, in the file "
+                      "or as {}",
+                      has_option ? "--model FOLDER" : "model_name_or_path=FOLDER"));
     }
     if (c_.method == Method::lora) check_lora();
     const LoraInit::Kind init = c_.init_lora_weights.kind;
@@ -221,7 +206,7 @@ class CrossChecks {
     }
     if (c_.train_on_prompt) {
       add("train_on_prompt",
-          "train_on_prompt: true makes the prompt a part of both answers; stage: " +
+          "train_on_prompt: true makes the prompt a part of the answers; stage: " +
               to_string(c_.stage) + " compares answers, expected false");
     }
     if (c_.stage == Stage::dpo && c_.loss_type == PreferenceLoss::robust &&
@@ -239,8 +224,7 @@ class CrossChecks {
     if (c_.stage == Stage::kto && !c_.tokens_per_batch && c_.per_device_train_batch_size < 2) {
       add("per_device_train_batch_size",
           "per_device_train_batch_size is 1, and stage: kto compares each prompt with the answer "
-          "of "
-          "another row of its batch; expected at least 2");
+          "of another row of its batch; expected at least 2");
     }
     if (c_.stage == Stage::reward && c_.method != Method::lora) {
       add("method", "method: " + to_string(c_.method) +
@@ -249,11 +233,29 @@ class CrossChecks {
     }
   }
 
-  void check_eval() {
-    if (c_.stage != Stage::grpo) return check_preference();
-    add("stage",
-        "stage: grpo trains on answers that are written in training, and eval reads rows that have "
-        "them; expected stage=sft and eval_datasets of such rows");
+  void check_grpo(ConfigUse use) {
+    if (c_.stage != Stage::grpo) return;
+    if (use == ConfigUse::plan) {
+      add("stage",
+          "stage: grpo samples its answers while it trains, and plan does not know how long they "
+          "get; 'finetune train --dry-run' makes one step");
+    }
+    if (c_.tokens_per_batch) {
+      add("tokens_per_batch",
+          "tokens_per_batch counts the tokens of rows, and stage: grpo trains on answers that are "
+          "not there yet; expected per_device_train_batch_size, in prompts");
+    }
+    if (c_.overlength == Overlength::truncate) {
+      add("overlength",
+          "overlength: truncate would cut prompts before their end; with stage: grpo expected "
+          "error or drop");
+    }
+    if (c_.max_completion_length >= c_.max_length) {
+      add("max_completion_length",
+          fmt::format("max_completion_length is {}, and max_length {}; expected less, so that a "
+                      "prompt has room",
+                      c_.max_completion_length, c_.max_length));
+    }
   }
 
   void check_full() {
@@ -306,13 +308,14 @@ void validate(const Config& config, ConfigUse use) {
   Problems problems;
   visit_fields(config, AvailabilityCheck{config, problems});
   CrossChecks checks(config, problems);
-  checks.check_model();
-  if (use == ConfigUse::eval) checks.check_eval();
+  checks.check_model(use);
+  if (use == ConfigUse::eval) checks.check_preference();
   if (use == ConfigUse::train || use == ConfigUse::plan) {
     checks.check_data();
     checks.check_length();
     checks.check_schedule();
     checks.check_preference();
+    checks.check_grpo(use);
     checks.check_full();
     checks.check_optimizer_in_backward();
   }

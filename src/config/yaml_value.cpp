@@ -4,10 +4,12 @@
 #include "finetune/base/file.h"
 #include "finetune/base/text.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <map>
+#include <sstream>
 
 namespace finetune {
 
@@ -90,8 +92,37 @@ class Converter {
        error.mark.column + 1, error.msg, hint);
 }
 
+/// Ends a text of endless documents: at a stray comma yaml-cpp finds empty ones for ever, and
+/// LoadAll collects them.
+class DocumentCounter final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    constexpr int kMostDocuments = 100;  // one is right, the others get a message
+    if (++documents_ > kMostDocuments) throw YAML::ParserException(mark, "no end of documents");
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+ private:
+  int documents_ = 0;
+};
+
 std::vector<YAML::Node> parse_all(const std::string& text, const std::string& name) {
   try {
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    DocumentCounter counter;
+    while (parser.HandleNextDocument(counter)) {
+    }
     return YAML::LoadAll(text);
   } catch (const YAML::Exception& error) {
     fail_syntax(name, error);
@@ -158,6 +189,11 @@ YamlValue read_yaml_file(const std::filesystem::path& path, Problems& problems) 
     fail(ErrorKind::config,
          "{}: there is no such configuration file; check --config, or write one with 'finetune "
          "init'",
+         name);
+  }
+  if (name.ends_with(".jsonl") || name.ends_with(".gz") || name.ends_with(".csv")) {
+    fail(ErrorKind::config,
+         "{}: these are data; a configuration is YAML and names them: 'datasets: [{}]'", name,
          name);
   }
   std::string text = read_file(path, ErrorKind::config);

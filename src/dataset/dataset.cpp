@@ -2,6 +2,7 @@
 
 #include "dataset/cache.h"
 #include "dataset/row_formats.h"
+#include "dataset/row_hash.h"
 #include "dataset/tokenize.h"
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
@@ -64,8 +65,8 @@ class DatasetReader {
       JsonRowReader reader(spec.path, spec.path, options_.max_row_bytes);
       while (read_block(reader, format, spec.path, rows)) {
       }
-      identity_ += fmt::format("{} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format,
-                               spec.weight, nlohmann::json(spec.fields).dump());
+      identity_.add(fmt::format("{} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format,
+                                spec.weight, nlohmann::json(spec.fields).dump()));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::data) throw;
       problems_.emplace_back(error.what());
@@ -87,19 +88,19 @@ class DatasetReader {
       dataset_.summary.supervised_tokens += example.supervised_tokens;
       dataset_.summary.longest = std::max(dataset_.summary.longest, tokens);
     }
-    identity_ +=
-        fmt::format("{} {} {} {} {} {} {}\n", template_.name(), tokenizer_.vocab_size(),
-                    options_.max_length, to_string(options_.overlength), options_.train_on_prompt,
-                    options_.seed, nlohmann::json(options_.system_prompt.value_or("")).dump());
+    identity_.add(fmt::format("{} {} {} {} {} {} {}\n", template_.name(), tokenizer_.vocab_size(),
+                              options_.max_length, to_string(options_.overlength),
+                              options_.train_on_prompt, options_.seed,
+                              nlohmann::json(options_.system_prompt.value_or("")).dump()));
     // The tokens themselves: another tokenizer of the same size, or another wording of a template,
     // is another data set.
     for (const Example& example : dataset_.examples) {
-      identity_ += content_hash(std::as_bytes(std::span(example.input_ids)));
-      identity_ += content_hash(std::as_bytes(std::span(example.supervised)));
+      identity_.add(content_hash(std::as_bytes(std::span(example.input_ids))));
+      identity_.add(content_hash(std::as_bytes(std::span(example.supervised))));
     }
-    if (!dataset_.labels.empty()) identity_ += nlohmann::json(dataset_.labels).dump();
-    if (!dataset_.margins.empty()) identity_ += nlohmann::json(dataset_.margins).dump();
-    dataset_.content_hash = content_hash(identity_);
+    if (!dataset_.labels.empty()) identity_.add(nlohmann::json(dataset_.labels).dump());
+    if (!dataset_.margins.empty()) identity_.add(nlohmann::json(dataset_.margins).dump());
+    dataset_.content_hash = identity_.hex();
     return std::move(dataset_);
   }
 
@@ -203,7 +204,7 @@ class DatasetReader {
       fail(ErrorKind::data, "none of its {} tokens is supervised; expected an answer to learn from",
            example.input_ids.size());
     }
-    if (!fit_length(example, row)) return false;
+    if (!fit_length(example, row) || !fit_samples(content, row)) return false;
     example.origin = {static_cast<std::int32_t>(dataset_.files.size()) - 1,
                       row.element == 0 ? row.line : row.element};
     if (options_.keep_texts) {
@@ -240,8 +241,37 @@ class DatasetReader {
     return true;
   }
 
+  /// The same for a prompt with the answers that will be sampled to it.
+  bool fit_samples(const RowContent& content, PendingRow& row) const {
+    if (options_.sampled_tokens == 0) return true;
+    if (content.text) {
+      fail(ErrorKind::data,
+           "a text without a prompt; expected a prompt that answers can be sampled to, and an "
+           "answer to compare them with");
+    }
+    const std::string prompt = row_text(content, tokenizer_, template_).prompt;
+    const auto tokens = static_cast<std::int64_t>(encode_prompt(tokenizer_, prompt).ids.size());
+    if (tokens + options_.sampled_tokens <= options_.max_length) return true;
+    if (options_.overlength == Overlength::drop) return false;
+    fail(ErrorKind::data,
+         "its prompt has {} tokens, with {} for an answer (max_completion_length) more than {} "
+         "(max_length); change one of these, or set 'overlength: drop'",
+         tokens, options_.sampled_tokens, options_.max_length);
+  }
+
   /// Whole passes over the file, then the rows chosen for the fraction.
   void append_weighted(FileRows rows, double weight) {
+    if (weight == 1.0 && dataset_.examples.empty()) {  // so that nothing is held twice
+      dataset_.examples = std::move(rows.examples);
+      dataset_.texts = std::move(rows.texts);
+      dataset_.labels = std::move(rows.labels);
+      if (std::any_of(rows.margins.begin(), rows.margins.end(),
+                      [](const std::optional<double>& margin) { return margin.has_value(); })) {
+        for (const std::optional<double>& margin : rows.margins)
+          dataset_.margins.push_back(margin.value_or(0.0));
+      }
+      return;
+    }
     const std::int64_t each = dataset_.examples_per_row;
     const auto count = static_cast<std::int64_t>(rows.examples.size()) / each;
     const auto passes = static_cast<std::int64_t>(std::floor(weight));
@@ -282,7 +312,7 @@ class DatasetReader {
   const ChatTemplate& template_;
   const DatasetOptions& options_;
   Dataset dataset_;
-  std::string identity_;  ///< what content_hash is of
+  StreamHash identity_;  ///< what content_hash is of
   std::vector<std::string> problems_;
 };
 
@@ -354,7 +384,7 @@ DatasetOptions dataset_options(const Config& config, std::int64_t model_max_leng
   options.overlength = config.overlength;
   options.train_on_prompt = config.train_on_prompt;
   options.labelled = config.stage == Stage::kto;
-  options.pairs = config.stage != Stage::sft && !options.labelled;
+  options.pairs = config.stage != Stage::sft && config.stage != Stage::grpo && !options.labelled;
   options.system_prompt = config.system_prompt;
   options.max_row_bytes = config.max_row_bytes;
   options.seed = static_cast<std::uint64_t>(config.seed);

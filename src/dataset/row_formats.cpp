@@ -81,6 +81,23 @@ bool has_key(const std::vector<std::string>& keys, std::string_view key) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();
 }
 
+/// "; here: {path: FILE, fields: {...}}" where the row has usual names of a question and an answer.
+std::string likely_fields(const Json& row) {
+  const auto named = [&](std::initializer_list<const char*> names) -> std::string {
+    for (const char* name : names) {
+      if (row.contains(name) && row.at(name).is_string()) return name;
+    }
+    return "";
+  };
+  const std::string question =
+      named({"instruction", "question", "query", "prompt", "problem", "user", "human"});
+  const std::string answer = named({"output", "answer", "response", "completion", "reply",
+                                    "solution", "assistant", "target", "label"});
+  if (question.empty() || answer.empty()) return "";
+  return fmt::format("; here: datasets: [{{path: FILE, fields: {{instruction: {}, output: {}}}}}]",
+                     question, answer);
+}
+
 /// What this stage would silently train wrongly on.
 void refuse_preference(const Json& row) {
   if (row.contains("chosen") && row.contains("rejected")) {
@@ -233,7 +250,8 @@ RowFormat RowFormatReader::recognise(const Json& row) const {
   // With a key missing, the reader of that format says which.
   if (format_ && std::find(part.begin(), part.end(), *format_) != part.end()) return *format_;
   if (part.size() == 1) return part.front();
-  fail(ErrorKind::data, "the row has {}; {}", list_keys(row), expected_rows(kind_));
+  fail(ErrorKind::data, "the row has {}; {}{}", list_keys(row), expected_rows(kind_),
+       kind_ == RowKind::answers ? likely_fields(row) : "");
 }
 
 std::string RowFormatReader::key(const std::string& ours) const {

@@ -15,13 +15,31 @@ bool is_space(int byte) { return byte == ' ' || byte == '\t' || byte == '\r' || 
 
 bool is_blank(const std::string& text) { return std::all_of(text.begin(), text.end(), is_space); }
 
+/// Refuses tables by their names: each of their lines would be told to be no JSON.
+void refuse_table(const std::filesystem::path& path, const std::string& name) {
+  for (const char* type : {".csv", ".tsv", ".parquet", ".arrow", ".xlsx"}) {
+    if (path.extension() != type) continue;
+    fail(ErrorKind::data,
+         "{}: a {} file is not read; expected JSON Lines. With pandas:\n"
+         "  python3 -c \"import sys, pandas; pandas.read_{}(sys.argv[1]).to_json(sys.argv[2], "
+         "orient='records', lines=True, force_ascii=False)\" {} rows.jsonl",
+         name, type,
+         path.extension() == ".xlsx"    ? "excel"
+         : path.extension() == ".tsv"   ? "table"
+         : path.extension() == ".arrow" ? "feather"
+                                        : std::string(type).substr(1),
+         name);
+  }
+}
+
 }  // namespace
 
 JsonRowReader::JsonRowReader(const std::filesystem::path& path, std::string name,
                              std::int64_t max_row_bytes)
-    : name_(std::move(name)),
-      max_row_bytes_(static_cast<std::size_t>(max_row_bytes)),
-      input_(std::make_unique<ByteInput>(path, name_)) {}
+    : name_(std::move(name)), max_row_bytes_(static_cast<std::size_t>(max_row_bytes)) {
+  refuse_table(path, name_);
+  input_ = std::make_unique<ByteInput>(path, name_);
+}
 
 JsonRowReader::~JsonRowReader() = default;
 

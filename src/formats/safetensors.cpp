@@ -50,15 +50,18 @@ at::ScalarType parse_dtype(const fs::path& path, const std::string& tensor,
                         tensor, name));
 }
 
-/// Bytes of a tensor, or nothing when the product does not fit 63 bits.
+/// Bytes of a tensor, or nothing when the product does not fit 63 bits, that of an empty tensor's
+/// other sizes (its strides) included.
 bool checked_bytes(const std::vector<std::int64_t>& shape, std::uint64_t item, std::uint64_t& out) {
   unsigned __int128 total = item;
+  bool empty = false;
   for (const std::int64_t size : shape) {
     if (size < 0) return false;
-    total *= static_cast<std::uint64_t>(size);
+    empty = empty || size == 0;
+    total *= static_cast<std::uint64_t>(std::max<std::int64_t>(size, 1));
     if (total > std::numeric_limits<std::int64_t>::max()) return false;
   }
-  out = static_cast<std::uint64_t>(total);
+  out = empty ? 0 : static_cast<std::uint64_t>(total);
   return true;
 }
 

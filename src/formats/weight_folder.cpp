@@ -24,6 +24,12 @@ constexpr const char* kIndexFile = "model.safetensors.index.json";
          ".save_pretrained(sys.argv[2])\" {} {}-safetensors",
          folder.string(), folder.string(), folder.string());
   }
+  if (fs::exists(folder / "adapter_config.json")) {
+    fail(ErrorKind::model,
+         "{}: holds an adapter, not a model; give it with --adapter, and its base model with "
+         "--model",
+         folder.string());
+  }
   fail(ErrorKind::model, "{}: holds neither {} nor {}; expected the folder of a Hugging Face model",
        folder.string(), kSingleFile, kIndexFile);
 }
@@ -64,7 +70,8 @@ WeightFolder::WeightFolder(const fs::path& folder) {
   for (const auto& [tensor, file] : indexed) files.insert(file);
   std::vector<std::string> problems;
   for (const std::string& file : files) {
-    if (fs::exists(folder / file)) {
+    std::error_code absent;  // the name may be too long for any file
+    if (fs::exists(folder / file, absent)) {
       open_shard(folder, file);
     } else {
       problems.push_back(fmt::format("{}: the shard {} is missing", folder.string(), file));

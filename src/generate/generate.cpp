@@ -2,6 +2,7 @@
 
 #include "finetune/base/error.h"
 #include "finetune/base/interrupt.h"
+#include "finetune/base/random.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
@@ -9,6 +10,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace finetune {
 
@@ -22,8 +24,15 @@ class Decoder {
  public:
   Decoder(const CausalLM& model, const GenerateOptions& options,
           const std::vector<std::vector<std::int32_t>>& prompts)
-      : model_(model), options_(options), prompts_(prompts), results_(prompts.size()) {
-    FT_CHECK(options.slots > 0, "{} slots", options.slots);
+      : model_(model),
+        options_(options),
+        prompts_(prompts),
+        copies_(static_cast<std::size_t>(options.copies)),
+        results_(prompts.size() * copies_) {
+    FT_CHECK(options.slots > 0 && options.copies > 0, "{} slots, {} copies", options.slots,
+             options.copies);
+    FT_CHECK(options.streams.empty() || options.streams.size() == prompts.size(),
+             "{} streams of {} prompts", options.streams.size(), prompts.size());
     cache_.layers.resize(model.layers.size());
     for (std::size_t i = 0; i < prompts.size(); ++i) check_prompt(i);
   }
@@ -32,7 +41,7 @@ class Decoder {
     while (fill(), !active_.empty()) {
       if (interrupt_signal() != 0) {
         for (const Slot& slot : active_) results_[slot.index].finish_reason = "interrupted";
-        for (; next_ < prompts_.size(); ++next_) results_[next_].finish_reason = "interrupted";
+        for (; next_ < results_.size(); ++next_) results_[next_].finish_reason = "interrupted";
         break;
       }
       step();
@@ -42,11 +51,21 @@ class Decoder {
 
  private:
   struct Slot {
-    std::size_t index;   // of the prompt
-    std::int64_t room;   // tokens it may still write
-    std::int32_t token;  // the last one
+    std::size_t index;           // of the answer
+    std::int64_t room;           // tokens it may still write
+    std::int32_t token;          // the last one
+    std::int64_t followers = 0;  // the next answers, which begin with this one's cache
     bool ended = false;
   };
+
+  const std::vector<std::int32_t>& prompt_of(std::size_t index) const {
+    return prompts_[index / copies_];
+  }
+
+  std::uint64_t stream_of(std::size_t index) const {
+    if (options_.streams.empty()) return index;
+    return mix_seed({options_.streams[index / copies_], index % copies_});
+  }
 
   void check_prompt(std::size_t index) const {
     const auto length = static_cast<std::int64_t>(prompts_[index].size());
@@ -63,24 +82,31 @@ class Decoder {
   /// away those that are left over.
   void fill() {
     std::int64_t tokens = 0;
+    std::int64_t free =
+        options_.slots -
+        std::count_if(active_.begin(), active_.end(), [](const Slot& slot) { return !slot.ended; });
     const auto take = [&](std::size_t s) {
-      const auto length = static_cast<std::int64_t>(prompts_[next_].size());
+      const auto length = static_cast<std::int64_t>(prompt_of(next_).size());
       const std::int64_t room =
           std::min(options_.max_new_tokens, model_.config.longest_sequence() - length);
-      active_[s] = {next_++, room, 0};
+      const auto siblings = static_cast<std::int64_t>(copies_ - 1 - next_ % copies_);
+      const std::int64_t followers = std::min(siblings, free - 1);
+      active_[s] = {next_, room, 0, followers};
       cache_.lengths[s] = 0;
+      next_ += static_cast<std::size_t>(followers) + 1;
+      free -= followers + 1;
       tokens += length;
     };
     const auto fits = [&] {
-      return next_ < prompts_.size() &&
+      return free > 0 && next_ < results_.size() &&
              (tokens == 0 ||
-              tokens + static_cast<std::int64_t>(prompts_[next_].size()) <= kPromptTokens);
+              tokens + static_cast<std::int64_t>(prompt_of(next_).size()) <= kPromptTokens);
     };
     for (std::size_t s = 0; s < active_.size() && fits(); ++s) {
       if (active_[s].ended) take(s);
     }
     drop_ended();
-    while (static_cast<std::int64_t>(active_.size()) < options_.slots && fits()) {
+    while (fits()) {
       active_.emplace_back();
       cache_.lengths.push_back(0);
       for (LayerCache& layer : cache_.layers) {
@@ -94,7 +120,7 @@ class Decoder {
   void step() {
     std::vector<std::int64_t> ids, starts = {0};
     for (std::size_t s = 0; s < active_.size(); ++s) {
-      const std::vector<std::int32_t>&prompt = prompts_[active_[s].index],
+      const std::vector<std::int32_t>&prompt = prompt_of(active_[s].index),
             &answer = results_[active_[s].index].ids;
       // Where angles change with the length, the whole text again, as transformers does.
       if (cache_.lengths[s] > 0 && model_.config.angles_change_at(cache_.lengths[s] + 1))
@@ -108,13 +134,33 @@ class Decoder {
       starts.push_back(static_cast<std::int64_t>(ids.size()));
     }
     const Tensor input = at::tensor(ids, at::kLong).to(model_.device);
-    choose(model_.hidden_states(input, starts, cache_), starts);
+    const Tensor hidden = model_.hidden_states(input, starts, cache_);
+    std::vector<std::int64_t> last(starts.begin() + 1, starts.end());
+    for (std::int64_t& row : last) --row;
+    add_followers(last);
+    choose(hidden, last);
+  }
+
+  /// Gives the other answers to a prompt that was just read slots with copies of its cache. `last`:
+  /// of each slot, the row of the hidden states that its next token is chosen from.
+  void add_followers(std::vector<std::int64_t>& last) {
+    for (std::size_t s = 0, count = active_.size(); s < count; ++s) {
+      for (std::int64_t i = std::exchange(active_[s].followers, 0); i > 0; --i) {
+        Slot follower = active_[s];
+        follower.index += static_cast<std::size_t>(i);
+        active_.push_back(follower);
+        last.push_back(last[s]);
+        cache_.lengths.push_back(cache_.lengths[s]);
+        for (LayerCache& layer : cache_.layers) {
+          layer.keys.push_back(layer.keys[s].clone());
+          layer.values.push_back(layer.values[s].clone());
+        }
+      }
+    }
   }
 
   /// Chooses the next token of every sequence.
-  void choose(const Tensor& hidden, const std::vector<std::int64_t>& starts) {
-    std::vector<std::int64_t> last(starts.begin() + 1, starts.end());
-    for (std::int64_t& row : last) --row;
+  void choose(const Tensor& hidden, const std::vector<std::int64_t>& last) {
     const Tensor rows = hidden.index_select(0, at::tensor(last, at::kLong).to(model_.device));
     const Tensor logits = head_logits(rows, model_.head());
     if (options_.sampling.greedy() && options_.sampling.repetition_penalty == 1) {
@@ -139,11 +185,11 @@ class Decoder {
         const std::vector<std::int32_t>& answer = results_[slot.index].ids;
         std::vector<std::int32_t> seen;
         if (options_.sampling.repetition_penalty != 1) {
-          seen = prompts_[slot.index];
+          seen = prompt_of(slot.index);
           seen.insert(seen.end(), answer.begin(), answer.end());
         }
-        slot.token = choose_token({first + s * width, width}, seen, options_.sampling, slot.index,
-                                  answer.size());
+        slot.token = choose_token({first + s * width, width}, seen, options_.sampling,
+                                  stream_of(slot.index), answer.size());
       }
     });
   }
@@ -155,7 +201,10 @@ class Decoder {
       return true;
     };
     const auto& stops = options_.stop_ids;
-    if (std::find(stops.begin(), stops.end(), slot.token) != stops.end()) return finish("stop");
+    if (std::find(stops.begin(), stops.end(), slot.token) != stops.end()) {
+      result.stop_id = slot.token;
+      return finish("stop");
+    }
     if (slot.room <= 0) return finish("length");
     result.ids.push_back(slot.token);
     if (options_.on_token && options_.on_token(slot.index, result.ids)) return finish("stop");
@@ -185,8 +234,9 @@ class Decoder {
   const CausalLM& model_;
   const GenerateOptions& options_;
   const std::vector<std::vector<std::int32_t>>& prompts_;
-  std::vector<Generation> results_;
-  std::size_t next_ = 0;  ///< prompt that has no slot yet
+  std::size_t copies_;
+  std::vector<Generation> results_;  // of the first prompt's copies, then of the second's ...
+  std::size_t next_ = 0;             // answer that has no slot yet
   std::vector<Slot> active_;
   KvCache cache_;
 };
@@ -196,6 +246,16 @@ class Decoder {
 std::vector<Generation> generate(const CausalLM& model,
                                  const std::vector<std::vector<std::int32_t>>& prompts,
                                  const GenerateOptions& options) {
+  for (const std::vector<std::int32_t>& prompt : prompts) {
+    for (const std::int32_t id : prompt) {
+      if (id < model.config.vocab_size) continue;
+      fail(ErrorKind::model,
+           "the prompt holds the token id {}, but the model has embeddings for {} tokens "
+           "(vocab_size). Is it the tokenizer of this model? To enlarge the model, with "
+           "transformers: model.resize_token_embeddings({}), then save it",
+           id, model.config.vocab_size, id + 1);
+    }
+  }
   const at::NoGradGuard no_grad;
   return Decoder(model, options, prompts).run();
 }

@@ -14,7 +14,8 @@ void read_qwen_window(const ConfigReader& reader, ModelConfig& config) {
   if (!reader.flag("use_sliding_window", false) || reader.find("sliding_window") == nullptr) return;
   const std::int64_t window = reader.size("sliding_window");
   const std::vector<bool> sliding = read_sliding_layers(reader, config);
-  const auto first = static_cast<std::size_t>(reader.number("max_window_layers", 28));
+  const auto first =
+      static_cast<std::size_t>(std::clamp(reader.number("max_window_layers", 28), 0.0, 1e9));
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
     if (sliding.empty() ? i >= first : sliding[i]) config.layers[i].window = window;
   }

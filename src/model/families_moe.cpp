@@ -68,7 +68,8 @@ ModelConfig read_qwen2_moe(const ConfigReader& reader) {
   read_sparse_layers(reader, config);
   if (!reader.flag("use_sliding_window", false)) return config;
   const std::vector<bool> sliding = read_sliding_layers(reader, config);
-  const auto last = static_cast<std::size_t>(reader.number("max_window_layers", 28));
+  const auto last =
+      static_cast<std::size_t>(std::clamp(reader.number("max_window_layers", 28), 0.0, 1e9));
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
     const bool slides = sliding.empty() ? i % 2 == 0 && i < last : sliding[i];
     if (slides) config.layers[i].window = reader.size("sliding_window", 4096);

@@ -13,8 +13,9 @@ namespace fs = std::filesystem;
 std::int64_t ModelConfig::longest_sequence() const {
   if (ropes.empty() || ropes.front().scaling.type != RopeScaling::Type::dynamic)
     return max_position_embeddings;
-  return static_cast<std::int64_t>(static_cast<double>(max_position_embeddings) *
-                                   ropes.front().scaling.factor);
+  constexpr double kLongest = 1e15;  // whatever the factor says
+  return static_cast<std::int64_t>(std::min(
+      kLongest, static_cast<double>(max_position_embeddings) * ropes.front().scaling.factor));
 }
 
 bool ModelConfig::angles_change_at(std::int64_t length) const {
@@ -45,8 +46,15 @@ std::vector<std::string> supported_model_types() {
 
 ModelConfig read_model_config(const fs::path& folder) {
   if (!fs::is_directory(folder)) {
-    fail(ErrorKind::model, "{}: no such folder; expected the folder of a Hugging Face model",
-         folder.string());
+    const std::string name = folder.string();
+    const bool on_a_hub =
+        name[0] != '/' && name[0] != '.' && std::count(name.begin(), name.end(), '/') == 1;
+    fail(ErrorKind::model, "{}: no such folder; expected the folder of a Hugging Face model{}",
+         name,
+         on_a_hub
+             ? fmt::format("; nothing is fetched here: hf download {} --local-dir FOLDER gets one",
+                           name)
+             : "");
   }
   const ConfigReader reader(folder / "config.json");
   const std::string model_type = reader.word("model_type", "");
@@ -54,6 +62,10 @@ ModelConfig read_model_config(const fs::path& folder) {
     if (family.model_type != model_type) continue;
     ModelConfig config = family.read(reader);
     config.model_type = model_type;
+    if (config.layers.size() != static_cast<std::size_t>(config.num_hidden_layers)) {
+      reader.fail_field("num_hidden_layers", fmt::format("is {}", config.num_hidden_layers),
+                        fmt::format("at most {}", config.layers.size()));
+    }
     return config;
   }
   const std::vector<std::string> names = supported_model_types();

@@ -2,6 +2,8 @@
 
 #include "finetune/base/error.h"
 
+#include <algorithm>
+
 namespace finetune {
 
 namespace {
@@ -82,7 +84,8 @@ RopeConfig read_rope_object(const ConfigReader& reader, const ConfigReader& rope
   result.theta = rope.positive("rope_theta", reader.positive("rope_theta", theta));
   const double part = rope.positive(
       "partial_rotary_factor", reader.positive("partial_rotary_factor", partial_rotary_factor));
-  result.rotary_dim = static_cast<std::int64_t>(static_cast<double>(config.head_dim) * part);
+  result.rotary_dim =
+      static_cast<std::int64_t>(static_cast<double>(config.head_dim) * std::min(part, 2.0));
   if (part == 1.0 && config.head_dim % 2 != 0)
     reader.fail_field("head_dim", fmt::format("is {}", config.head_dim), "an even number");
   if (part > 1.0 || result.rotary_dim % 2 != 0 || result.rotary_dim < 2) {

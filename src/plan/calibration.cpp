@@ -1,6 +1,7 @@
 #include "plan/calibration.h"
 
 #include "finetune/base/error.h"
+#include "finetune/base/machine.h"
 #include "finetune/model/adapters.h"
 #include "finetune/train/objectives.h"
 
@@ -22,8 +23,7 @@ namespace finetune {
 
 namespace {
 
-constexpr std::size_t kBlocks = 3;  // the first differs from the others, so two after it
-constexpr int kRounds = 3;          // the fastest counts: other work only adds
+constexpr int kRounds = 3;  // the fastest counts: other work only adds
 
 /// Bytes of tensors that are alive, and the most there were.
 class AliveBytes : public c10::MemoryReportingInfoBase {
@@ -142,12 +142,13 @@ double extrapolated(double fewer, double more, double blocks_after) {
 
 }  // namespace
 
-Calibration calibrate(CausalLM& model, const Config& config, const Dataset& data,
-                      const std::vector<std::int64_t>& indices, const Dataset* eval_data) {
-  const std::size_t blocks = model.layers.size(), used = std::min(kBlocks, blocks);
-  model.layers.resize(used);
+Calibration calibrate(CausalLM& model, std::size_t blocks, const Config& config,
+                      const Dataset& data, const std::vector<std::int64_t>& indices,
+                      const Dataset* eval_data) {
+  const std::size_t used = model.layers.size();
   model.recompute_blocks = config.gradient_checkpointing == Recompute::on;
   Calibration result;
+  reset_peak_memory();
   convert(model, config, model.compute_dtype);
   const CausalLM::LinearBytes bytes = model.linear_bytes();
   result.stored_share = static_cast<double>(bytes.stored) / static_cast<double>(bytes.dense);
@@ -158,25 +159,24 @@ Calibration calibrate(CausalLM& model, const Config& config, const Dataset& data
          "the first {} blocks have nothing to train, and the plan is measured on them", used);
   }
   make_leaves(parameters, trained_dtype(config));
+  for (const TrainableParameter& parameter : parameters)
+    result.parameter_bytes += parameter.slot->nbytes() + parameter.slot->grad().nbytes();
   const bool share_prefixes = shares_prefixes(config, model);
   const auto objective = make_objective(config, model, data,
                                         std::vector<double>(data.examples.size()), share_prefixes);
   const Batch batch = make_batch(data, indices, share_prefixes);
   measure(model, config, *objective, batch);  // the first pass also fills the allocator's memory
-  const BatchCost more = measure(model, config, *objective, batch);
-  result.batch = more;
+  result.batch = result.measured = measure(model, config, *objective, batch);
   if (eval_data != nullptr)
     result.eval_peak_bytes = eval_peak(model, *eval_data, config.eval_batch_size(), share_prefixes);
-  if (used == kBlocks && blocks > used) {
+  result.resident_bytes = peak_memory_bytes();
+  if (blocks > used) {
     model.layers.resize(used - 1);
     const BatchCost fewer = measure(model, config, *objective, batch);
     const auto after = static_cast<double>(blocks - used);
-    const auto all = [&](double BatchCost::*value) {
-      return extrapolated(fewer.*value, more.*value, after);
-    };
     for (const auto value : {&BatchCost::kept_bytes, &BatchCost::peak_bytes, &BatchCost::seconds,
                              &BatchCost::forward_seconds}) {
-      result.batch.*value = all(value);
+      result.batch.*value = extrapolated(fewer.*value, result.measured.*value, after);
     }
   }
   result.optimizer_seconds = optimizer_seconds();

@@ -17,17 +17,24 @@ struct BatchCost {
   double seconds = 0, forward_seconds = 0;
 };
 
-/// Where blocks of a model are kept after the first ones have been put into the computing type.
+/// Blocks that a calibration keeps of a model: the first differs from the others, so two after it.
+constexpr std::size_t kCalibrationBlocks = 3;
+
+/// What was measured on the first blocks of a model.
 struct Calibration {
-  BatchCost batch;
-  double eval_peak_bytes = 0;    ///< of an evaluation batch; 0 without one
-  double stored_share = 1;       ///< bytes of the linears as stored over those in float32
-  double optimizer_seconds = 0;  ///< a trained element
+  BatchCost batch;                    ///< of all blocks
+  BatchCost measured;                 ///< of the first ones
+  std::uint64_t resident_bytes = 0;   ///< the most this process had with them
+  std::uint64_t parameter_bytes = 0;  ///< of it, what is trained of them and its gradients
+  double eval_peak_bytes = 0;         ///< of an evaluation batch; 0 without one
+  double stored_share = 1;            ///< bytes of the linears as stored over those in float32
+  double optimizer_seconds = 0;       ///< a trained element
 };
 
-/// Runs `indices` of the data through the first blocks of `model` and extrapolates to all of them.
-/// Of `model`, which is given with its adapter, only these blocks are left afterwards.
-Calibration calibrate(CausalLM& model, const Config& config, const Dataset& data,
-                      const std::vector<std::int64_t>& indices, const Dataset* eval_data);
+/// Runs `indices` of the data through `model`, which has kCalibrationBlocks of its `blocks` left,
+/// or all where it has no more, and extrapolates to all of them. Leaves the model changed.
+Calibration calibrate(CausalLM& model, std::size_t blocks, const Config& config,
+                      const Dataset& data, const std::vector<std::int64_t>& indices,
+                      const Dataset* eval_data);
 
 }  // namespace finetune

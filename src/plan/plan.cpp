@@ -318,13 +318,20 @@ Plan plan_run(const Config& config, const Dataset& train_data, const Dataset* ev
          "plan measures runs on the CPU in this version, and this one is for {}; use device: cpu",
          resolve_device(config.device).str());
   }
-  const std::uint64_t program = resident_bytes();
   const Rows rows = rows_of(config, train_data);
   const Config counted = countable(config);
   Sized sized = size_up(config, counted);
   const std::int64_t vocabulary = sized.model.config.vocab_size;
   const auto chosen = rows_to_measure(rows, train_data, sized.bytes, sized.model.layers.size());
-  const Calibration measured = calibrate(sized.model, counted, train_data, chosen, eval_data);
+  const std::size_t blocks = sized.model.layers.size();
+  sized.model.layers.resize(std::min(blocks, kCalibrationBlocks));
+  const ModelBytes few = bytes_of_model(sized.model);
+  const Calibration measured =
+      calibrate(sized.model, blocks, counted, train_data, chosen, eval_data);
+  const auto weights = [&](const ModelBytes& model) {
+    return weight_bytes(config, model, sized.stored, sized.dtype, measured.stored_share,
+                        sized.was_quantized);
+  };
   const Moving moving = moving_bytes(measured, rows, vocabulary, sized.dtype);
   const bool quantized = sized.was_quantized || config.quantization != Quantization::none;
   const std::uint64_t buffer =
@@ -337,15 +344,19 @@ Plan plan_run(const Config& config, const Dataset& train_data, const Dataset* ev
   plan.steps = rows.steps;
   plan.trained_parameters = static_cast<std::int64_t>(sized.trained.count);
   plan.largest_batch_tokens = rows.largest_tokens;
-  plan.components = {{"program", program},
-                     {"weights", weight_bytes(config, sized.bytes, sized.stored, sized.dtype,
-                                              measured.stored_share, sized.was_quantized)},
-                     {"adapters", element * padded},
-                     {"gradients", config.optimizer_in_backward ? 0 : 4 * padded},
-                     {"optimizer", optimizer},
-                     {"activations", moving.activations},
-                     {"logits", moving.logits},
-                     {"workspace", moving.workspace + buffer}};
+  // What the measured process had besides what is counted below, for its few blocks.
+  const std::uint64_t counted_bytes =
+      weights(few) + measured.parameter_bytes + buffer +
+      bytes_of(std::max(measured.measured.peak_bytes, measured.eval_peak_bytes));
+  plan.components = {
+      {"program", measured.resident_bytes - std::min(counted_bytes, measured.resident_bytes)},
+      {"weights", weights(sized.bytes)},
+      {"adapters", element * padded},
+      {"gradients", config.optimizer_in_backward ? 0 : 4 * padded},
+      {"optimizer", optimizer},
+      {"activations", moving.activations},
+      {"logits", moving.logits},
+      {"workspace", moving.workspace + buffer}};
   for (const auto& [name, bytes] : plan.components) plan.peak_memory_bytes += bytes;
   plan.disk_bytes = disk_of(config, sized.trained, optimizer, sized.bytes);
   plan_time(config, measured, rows, sized.trained, train_data, eval_data, plan);

@@ -18,6 +18,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 namespace finetune {
@@ -105,6 +106,16 @@ ordered_json describe_lora(const std::string& name, const PeftAdapter& adapter,
   return {{"module", name}, {"rank", lora.rank()}, {"norm", norm}, {"effective_rank", effective}};
 }
 
+/// Of every file of weights in the folder, not of its checkpoints.
+ordered_json weight_hashes(const fs::path& folder) {
+  std::map<std::string, std::string> hashes;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (entry.is_regular_file() && entry.path().extension() == ".safetensors")
+      hashes[entry.path().string()] = file_hash(entry.path(), ErrorKind::resource);
+  }
+  return hashes;
+}
+
 std::string processor_name() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
@@ -162,6 +173,13 @@ ordered_json read_run(const fs::path& folder) {
   read_metrics(folder, run);
   run["answers"] = answers_of(json_lines(folder / kSamplesFile));
   run["adapter"] = describe_adapter(folder);
+  ordered_json& hashes = run["hashes"] = weight_hashes(folder);
+  for (const ordered_json& setting : run.value("config", ordered_json::array())) {
+    const fs::path base = setting.value("key", "") == "model_name_or_path"
+                              ? fs::path(setting.value("value", ""))
+                              : fs::path();
+    if (!base.empty() && fs::is_directory(base)) hashes.update(weight_hashes(base));
+  }
   return run;
 }
 

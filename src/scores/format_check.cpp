@@ -50,21 +50,22 @@ bool nests_too_deep(std::string_view text) {
 void read_schema(const std::string& text, const std::string& where, valijson::Schema& schema) {
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object())
-    fail(ErrorKind::config, "{}: format_check is no JSON object; expected a JSON schema", where);
+    fail(ErrorKind::config, "{} is no JSON object; expected a JSON schema", where);
   try {
     valijson::SchemaParser parser;
     parser.populateSchema(valijson::adapters::NlohmannJsonAdapter(json), schema);
   } catch (const std::exception& error) {
-    fail(ErrorKind::config, "{}: format_check is no JSON schema that can be used: {}", where,
-         error.what());
+    fail(ErrorKind::config, "{} is no JSON schema that can be used: {}", where, error.what());
   }
 }
 
 }  // namespace
 
-FormatCheck::FormatCheck(const std::string& text, const std::string& where) : where_(where) {
-  const bool in_file = text.ends_with(".json");
-  if (in_file || strip(text).starts_with('{')) {
+FormatCheck::FormatCheck(const std::string& text, const std::string& where, FormatText kind)
+    : where_(where) {
+  const bool any = kind == FormatText::any;
+  const bool in_file = kind == FormatText::schema_file || (any && text.ends_with(".json"));
+  if (in_file || (any && strip(text).starts_with('{'))) {
     schema_ = std::make_unique<Schema>();
     read_schema(in_file ? read_file(text, ErrorKind::config) : text,
                 in_file ? where + ": " + text : where, schema_->schema);
@@ -79,10 +80,9 @@ FormatCheck::FormatCheck(const std::string& text, const std::string& where) : wh
   if (pattern_->code == nullptr) {
     std::array<PCRE2_UCHAR, 256> message{};
     pcre2_get_error_message(code, message.data(), message.size());
-    fail(ErrorKind::config,
-         "{}: format_check '{}' is no regular expression: {} at character {}; expected one, a JSON "
-         "schema, or a schema's file ending in .json",
-         where, text, reinterpret_cast<const char*>(message.data()), offset + 1);
+    fail(ErrorKind::config, "{} '{}' is no regular expression: {} at character {}; expected one{}",
+         where, text, reinterpret_cast<const char*>(message.data()), offset + 1,
+         any ? ", a JSON schema, or a schema's file ending in .json" : "");
   }
   pattern_->limits = pcre2_match_context_create(nullptr);
   pcre2_set_match_limit(pattern_->limits, 1'000'000);  // an unlucky pattern ends in an error
@@ -107,8 +107,8 @@ bool FormatCheck::accepts(std::string_view answer) const {
                                  answer.size(), 0, 0, match.get(), pattern_->limits);
   if (result == PCRE2_ERROR_MATCHLIMIT) {
     fail(ErrorKind::config,
-         "{}: format_check takes too many steps on an answer of {} bytes; expected a pattern "
-         "without nested repetitions",
+         "{} takes too many steps on an answer of {} bytes; expected a pattern without nested "
+         "repetitions",
          where_, answer.size());
   }
   return result >= 0;

@@ -103,8 +103,9 @@ Decoder make_replace(const json& config, const std::string& where) {
   };
 }
 
-Decoder make_metaspace(const json& config) {
+Decoder make_metaspace(const json& config, const std::string& where) {
   const std::string mark = config.value("replacement", std::string("\xE2\x96\x81"));
+  if (mark.empty()) refuse_stage(where, "Metaspace replacement", mark);
   const bool drop_first =
       config.value("prepend_scheme", config.value("add_prefix_space", true) ? "always" : "never") !=
       "never";
@@ -139,7 +140,7 @@ Decoder make_decoder(const json& config, const std::string& where) {
   if (type == "ByteFallback") return decode_byte_fallback;
   if (type == "ByteLevel") return decode_byte_level;
   if (type == "Fuse") return fuse;
-  if (type == "Metaspace") return make_metaspace(config);
+  if (type == "Metaspace") return make_metaspace(config, where);
   if (type == "Replace") return make_replace(config, where);
   if (type == "Strip") return make_strip(config);
   if (Decoder decoder = make_word_decoder(type, config)) return decoder;

@@ -192,6 +192,7 @@ PreTokenizer make_byte_level(const json& config, const std::string& where, bool*
 
 PreTokenizer make_metaspace(const json& config, const std::string& where) {
   const std::string mark = config.value("replacement", std::string("\xE2\x96\x81"));
+  if (mark.empty()) refuse_stage(where, "Metaspace replacement", mark);
   const std::string scheme =
       config.value("prepend_scheme", config.value("add_prefix_space", true) ? "always" : "never");
   if (scheme != "always" && scheme != "first" && scheme != "never") {

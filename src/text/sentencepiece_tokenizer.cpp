@@ -40,6 +40,10 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& path
                where_);
   load_or_fail(later_, with_dummy_prefix(model, prefix && legacy_), where_);
   vocab_size_ = first_.GetPieceSize();
+  if (static_cast<std::size_t>(vocab_size_) != facts.pieces.size() ||
+      later_.GetPieceSize() != vocab_size_) {
+    fail(ErrorKind::model, "{}: its pieces cannot be told apart; the file is damaged", where_);
+  }
   byte_fallback_ = facts.byte_fallback;
   if (facts.unigram) read_unigram(facts);
   add_tokens(config);

@@ -7,12 +7,15 @@
 
 #include <algorithm>
 #include <cctype>
+#include <limits>
 
 namespace finetune {
 
 namespace {
 
 using nlohmann::json;
+
+constexpr std::int64_t kLargestId = std::numeric_limits<std::int32_t>::max();
 
 /// A special token is a string or an AddedToken object; null and absent are "".
 std::string special_content(const json& config, const char* key) {
@@ -81,6 +84,12 @@ void read_main(const json& config, TokenizerConfig& result) {
             [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
 }
 
+/// An id of a file; one that no vocabulary has becomes one that is refused, not another one.
+std::int32_t checked_id(const json& id) {
+  const auto number = id.get<std::int64_t>();
+  return number < 0 ? -1 : static_cast<std::int32_t>(std::min<std::int64_t>(number, kLargestId));
+}
+
 /// The older file {"content": id}.
 void read_added(const json& tokens, TokenizerConfig& result) {
   for (const auto& [content, id] : tokens.items()) {
@@ -90,7 +99,7 @@ void read_added(const json& tokens, TokenizerConfig& result) {
     if (known) continue;
     AddedToken token;
     token.content = content;
-    token.id = id.get<std::int32_t>();
+    token.id = checked_id(id);
     result.added.push_back(std::move(token));
   }
 }
@@ -101,7 +110,7 @@ std::optional<std::int32_t> token_id_of(const json& config, const char* key) {
   if (value == config.end()) return std::nullopt;
   const json& id = value->is_array() && !value->empty() ? value->front() : *value;
   if (!id.is_number_integer()) return std::nullopt;
-  return id.get<std::int32_t>();
+  return checked_id(id);
 }
 
 void read_model_config(const json& config, TokenizerConfig& result) {
@@ -152,13 +161,16 @@ json read_json_file(const std::filesystem::path& path) {
   } catch (const json::parse_error& error) {
     refuse_json(path.string(), text, error.byte > 0 ? error.byte - 1 : 0,
                 std::string(without_exception_name(error.what())));
+  } catch (const json::exception& error) {
+    fail(ErrorKind::model, "{}: {}", path.string(),
+         utf8_lossy(without_exception_name(error.what())));
   }
 }
 
 AddedToken parse_added_token(const json& config) {
   AddedToken token;
   token.content = config.at("content").get<std::string>();
-  token.id = config.value("id", -1);
+  token.id = config.contains("id") ? checked_id(config.at("id")) : -1;
   token.lstrip = config.value("lstrip", false);
   token.rstrip = config.value("rstrip", false);
   token.single_word = config.value("single_word", false);

@@ -133,7 +133,8 @@ RunIdentity run_identity(const Config& config,
 }
 
 void write_checkpoint(const RunDir& run, const TrainerState& state, const RunIdentity& identity,
-                      const Artifact& artifact, const Optimizer& optimizer) {
+                      const Artifact& artifact, const Optimizer& optimizer,
+                      const ExampleSource& source) {
   const fs::path folder = run.checkpoint(state.step);
   if (fs::exists(folder)) run.remove_checkpoint(state.step);
   make_folder(folder);
@@ -141,6 +142,7 @@ void write_checkpoint(const RunDir& run, const TrainerState& state, const RunIde
   std::map<std::string, Tensor> tensors;
   for (const auto& [name, tensor] : optimizer.state()) tensors[name] = tensor.cpu();
   write_safetensors(folder / kOptimizerFile, tensors, {});
+  source.save(folder, state.step);
   ordered_json json = {
       {"version", kStateVersion}, {"program", FINETUNE_VERSION}, {"step", state.step}};
   json["best_eval_loss"] =

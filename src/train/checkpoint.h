@@ -3,6 +3,7 @@
 #include "finetune/config/config.h"
 #include "finetune/train/run_dir.h"
 #include "train/artifact.h"
+#include "train/example_source.h"
 #include "train/optimizer.h"
 
 #include <limits>
@@ -32,10 +33,11 @@ struct RunIdentity {
 RunIdentity run_identity(const Config& config,
                          const std::map<std::string, std::string>& data_hashes);
 
-/// Writes checkpoint-<step>: weights, optimizer state, and last trainer_state.json with the hashes
-/// of all files and of itself.
+/// Writes checkpoint-<step>: weights, optimizer state, what the source of examples keeps, and last
+/// trainer_state.json with the hashes of all files and of itself.
 void write_checkpoint(const RunDir& run, const TrainerState& state, const RunIdentity& identity,
-                      const Artifact& artifact, const Optimizer& optimizer);
+                      const Artifact& artifact, const Optimizer& optimizer,
+                      const ExampleSource& source);
 
 /// Restores the newest checkpoint whose files are whole; damaged ones are told and set aside.
 /// Nothing when there is none. Throws Error(config) naming every setting that has changed, unless

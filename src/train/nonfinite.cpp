@@ -1,5 +1,6 @@
 #include "train/nonfinite.h"
 
+#include "finetune/base/error.h"
 #include "finetune/base/file.h"
 #include "finetune/formats/safetensors.h"
 #include "finetune/train/evaluate.h"
@@ -68,6 +69,29 @@ std::string first_nonfinite_gradient(const FlatParameters& parameters) {
     if (first == nullptr || block_of(parameter.name) > block_of(first->name)) first = &parameter;
   }
   return first == nullptr ? "" : first->name;
+}
+
+void investigate(const CausalLM& model, const Dataset& dataset, const PlannedStep& planned,
+                 const Batch& batch, const ForwardContext& context, Nonfinite& found) {
+  std::vector<std::int64_t> indices = planned.micro_batches[found.micro_batch];
+  found.in_loss = found.place.empty();
+  if (found.in_loss) {
+    found.place = first_nonfinite_place(model, batch, context);
+  } else {
+    for (std::size_t i = 0; i < planned.micro_batches.size(); ++i) {
+      const auto& others = planned.micro_batches[i];
+      if (i != found.micro_batch) indices.insert(indices.end(), others.begin(), others.end());
+    }
+  }
+  find_rows(model, dataset, indices, found);
+}
+
+std::string describe(const Nonfinite& found, const std::string& kept) {
+  return fmt::format(
+      "step {}: {}; {}{}. {}:\n{}", found.step, found.what,
+      found.in_loss ? "it first appears in " + found.place + "; " : "", kept,
+      found.rows_are_culprits ? "Rows that are not finite by themselves" : "The rows of this step",
+      join_problems(found.rows));
 }
 
 void find_rows(const CausalLM& model, const Dataset& dataset,

@@ -146,18 +146,19 @@ void add_means(std::vector<NamedSum>& means, const std::vector<NamedSum>& sums,
 }
 
 std::string describe_evaluation(const EvalResult& result, bool sft, nlohmann::ordered_json& line) {
-  std::string text;
+  std::string text = fmt::format("loss {:.4f}", result.loss);
   if (sft) {
-    text = fmt::format("perplexity {:.3f}, token accuracy {:.1f} %", result.perplexity(),
-                       100 * result.token_accuracy);
+    text += fmt::format(", perplexity {:.3f}, token accuracy {:.1f} %", result.perplexity(),
+                        100 * result.token_accuracy);
     line["eval_perplexity"] = result.perplexity();
     line["eval_token_accuracy"] = result.token_accuracy;
   }
   for (const NamedSum& extra : result.extras) {
-    line["eval_" + std::string(extra.name)] = extra.value;
-    const std::string_view name = extra.name;
+    const std::string& name = extra.name;
+    line["eval_" + name] = extra.value;
     const std::string part =
-        name == "rewards/margins" || name == "margin" ? fmt::format("margin {:.3f}", extra.value)
+        name == "reward"                                ? fmt::format("reward {:.3f}", extra.value)
+        : name == "rewards/margins" || name == "margin" ? fmt::format("margin {:.3f}", extra.value)
         : name == "rewards/accuracies" || name == "accuracy"
             ? fmt::format("the chosen answer preferred in {:.1f} %", 100 * extra.value)
             : "";

@@ -18,10 +18,10 @@ constexpr double kPlainSeconds = 10.0;  // between plain lines
 constexpr double kRedrawSeconds = 0.1;
 constexpr double kSmoothing = 0.1;  // weight of the newest step in speed and time left
 constexpr double kLongSmoothing = 0.02;
-constexpr double kLevel = 0.005;  // a relative change of the loss below this is none
+constexpr double kLevel = 0.005;  // a relative change below this is none
 constexpr int kBarWidth = 12;
 
-/// Where the loss goes: the average of a few steps beside that of many.
+/// Where loss or reward go: the average of a few steps beside that of many.
 const char* trend(double recent, double earlier) {
   if (std::abs(recent - earlier) <= kLevel * std::abs(earlier)) return "→";
   return recent < earlier ? "↓" : "↑";
@@ -64,8 +64,9 @@ void Progress::follow(const ProgressState& state) {
   const double weight = any_ ? kSmoothing : 1.0, slow = any_ ? kLongSmoothing : 1.0;
   seconds_per_step_ += weight * (state.step_seconds - seconds_per_step_);
   tokens_per_second_ += weight * (speed - tokens_per_second_);
-  loss_ += weight * (state.loss - loss_);
-  earlier_loss_ += slow * (state.loss - earlier_loss_);
+  const double goal = state.reward.value_or(state.loss);
+  goal_ += weight * (goal - goal_);
+  earlier_goal_ += slow * (goal - earlier_goal_);
   any_ = true;
 }
 
@@ -81,8 +82,9 @@ void Progress::show(const ProgressState& state) {
   const std::string left =
       format_seconds(seconds_per_step_ * static_cast<double>(total_ - state.step));
   const std::string text =
-      fmt::format("step {}/{}  loss {:.4f} {}  {} left  epoch {:.2f}  {} tokens/s  {}  lr {:.2e}",
-                  state.step, total_, state.loss, trend(loss_, earlier_loss_), left, state.epoch,
+      fmt::format("step {}/{}  {} {:.4f} {}  {} left  epoch {:.2f}  {} tokens/s  {}  lr {:.2e}",
+                  state.step, total_, state.reward ? "reward" : "loss",
+                  state.reward.value_or(state.loss), trend(goal_, earlier_goal_), left, state.epoch,
                   format_count(static_cast<std::int64_t>(tokens_per_second_)),
                   format_bytes(resident_bytes()), state.learning_rate);
   if (!terminal_) {

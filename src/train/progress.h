@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 
 namespace finetune {
 
@@ -13,6 +14,7 @@ struct ProgressState {
   double learning_rate = 0;
   std::int64_t tokens = 0;  ///< of the last step
   double step_seconds = 0;
+  std::optional<double> reward = std::nullopt;  ///< of the last step; shown in place of the loss
 };
 
 /// Progress of a run on standard error: one line drawn over and over on a terminal; elsewhere a
@@ -35,7 +37,7 @@ class Progress {
   Clock::time_point last_;
   bool any_ = false;
   double seconds_per_step_ = 0, tokens_per_second_ = 0;  // smoothed
-  double loss_ = 0, earlier_loss_ = 0;                   // smoothed over few and over many steps
+  double goal_ = 0, earlier_goal_ = 0;  // loss or reward, smoothed over few and over many steps
 };
 
 }  // namespace finetune

@@ -20,7 +20,8 @@ StepPlan::StepPlan(const Config& config, const Dataset& dataset)
     : dataset_(dataset),
       options_{config.shuffle, static_cast<std::uint64_t>(config.seed),
                config.per_device_train_batch_size, config.tokens_per_batch.value_or(0)},
-      accumulation_(config.gradient_accumulation_steps) {
+      accumulation_(config.gradient_accumulation_steps),
+      repeats_(config.stage == Stage::grpo ? config.num_iterations : 1) {
   FT_CHECK(!dataset.examples.empty(), "no rows to train on");
   if (config.max_steps > 0) {
     total_steps_ = config.max_steps;
@@ -32,6 +33,7 @@ StepPlan::StepPlan(const Config& config, const Dataset& dataset)
   if (part > 0)
     total_steps_ +=
         static_cast<std::int64_t>(std::ceil(part * static_cast<double>(steps_of(whole)) - 1e-9));
+  total_steps_ *= repeats_;
 }
 
 void StepPlan::load_epoch(std::int64_t epoch) {
@@ -51,7 +53,7 @@ std::int64_t StepPlan::steps_of(std::int64_t epoch) {
 }
 
 PlannedStep StepPlan::step(std::int64_t step) {
-  const std::int64_t wanted = step - 1;
+  const std::int64_t wanted = (step - 1) / repeats_;
   if (first_step_.empty()) first_step_.push_back(0);
   while (first_step_.back() <= wanted) {
     first_step_.push_back(first_step_.back() +
@@ -66,7 +68,7 @@ PlannedStep StepPlan::step(std::int64_t step) {
   PlannedStep result;
   result.micro_batches.assign(micro_batches_.begin() + begin, micro_batches_.begin() + end);
   result.epoch = static_cast<double>(epoch) + static_cast<double>(end) / static_cast<double>(count);
-  result.ends_epoch = end == count;
+  result.ends_epoch = end == count && step % repeats_ == 0;
   return result;
 }
 

@@ -8,16 +8,17 @@
 #include "finetune/base/text.h"
 #include "finetune/train/evaluate.h"
 #include "finetune/train/objectives.h"
-#include "finetune/train/step_plan.h"
 #include "train/artifact.h"
 #include "train/backward_updates.h"
 #include "train/checkpoint.h"
 #include "train/disk.h"
+#include "train/example_source.h"
 #include "train/flat_parameters.h"
 #include "train/metrics.h"
 #include "train/nonfinite.h"
 #include "train/optimizer.h"
 #include "train/progress.h"
+#include "train/rollouts.h"
 #include "train/schedule.h"
 #include "train/source_loss.h"
 #include "train/telemetry.h"
@@ -59,12 +60,12 @@ class Trainer::Loop {
         eval_reference_(std::move(inputs.eval_reference)),
         parameters_(inputs.parameters, trained_dtype(config_), !config_.optimizer_in_backward),
         optimizer_(config_, parameters_),
-        plan_(config_, train_data_),
-        schedule_(config_, plan_.total_steps()),
+        share_prefixes_(shares_prefixes(config_, model_)),
+        source_(make_source(inputs.sampling)),
+        schedule_(config_, source_->total_steps()),
         artifact_(config_.method, model_, parameters_, config_.model_name_or_path),
         sources_(train_data_),
-        keep_best_(config_.resolved_load_best_model_at_end()),
-        share_prefixes_(shares_prefixes(config_, model_)) {
+        keep_best_(config_.resolved_load_best_model_at_end()) {
     std::map<std::string, std::string> hashes = {{"datasets", train_data_.content_hash}};
     if (eval_data_ != nullptr) hashes["eval_datasets"] = eval_data_->content_hash;
     identity_ = run_identity(config_, hashes);
@@ -77,16 +78,16 @@ class Trainer::Loop {
     if (start.resume) restore(start.allow_changed);
     check_disk();
     metrics_.emplace(run_.path() / kMetricsFile, restored_ ? state_.step : -1);
-    telemetry_.emplace(config_, run_.path(), restored_ ? state_.step : -1, plan_.total_steps());
+    telemetry_.emplace(config_, run_.path(), restored_ ? state_.step : -1, source_->total_steps());
     if (!restored_ && eval_data_ != nullptr) report_.first_eval_loss = evaluate_now(0.0).loss;
     // Where a rollback before the first checkpoint goes.
     if (!restored_ && config_.on_nonfinite == OnNonfinite::rollback) save_checkpoint();
-    if (state_.evaluation_pending) judge(evaluate_now(plan_.step(state_.step).epoch));
-    Progress progress(plan_.total_steps(), state_.step);
+    if (state_.evaluation_pending) judge(evaluate_now(source_->epoch(state_.step)));
+    Progress progress(source_->total_steps(), state_.step);
     progress_ = &progress;
-    while (state_.step < plan_.total_steps() && !finished_early() && interrupt_signal() == 0) {
-      const PlannedStep planned = plan_.step(state_.step + 1);
-      if (train_step(planned)) after_step(planned);
+    while (state_.step < source_->total_steps() && !finished_early() && interrupt_signal() == 0) {
+      const std::optional<StepExamples> examples = next_examples();
+      if (examples && train_step(*examples)) after_step(examples->planned);
     }
     if (interrupt_signal() != 0 && state_.step > 0 && last_saved_ != state_.step) save_checkpoint();
     progress.clear();
@@ -98,9 +99,18 @@ class Trainer::Loop {
   }
 
  private:
+  std::unique_ptr<ExampleSource> make_source(const SamplingTools* sampling) const {
+    if (sampling == nullptr) return std::make_unique<RowSource>(config_, train_data_);
+    return std::make_unique<Rollouts>(config_, model_, parameters_, train_data_, *sampling,
+                                      share_prefixes_);
+  }
+
   /// The reference of a preference stage is the state before the first step, so this comes before a
   /// checkpoint is restored. False when interrupted.
   bool make_objectives() {
+    objective_ = source_->objective();
+    eval_objective_ = source_->objective();
+    if (objective_) return true;
     objective_ =
         make_objective(config_, model_, train_data_, std::move(reference_), share_prefixes_);
     if (eval_data_ != nullptr)
@@ -116,6 +126,7 @@ class Trainer::Loop {
       return;
     }
     state_ = *restored;
+    source_->restore(run_.checkpoint(state_.step));
     restored_ = true;
     last_saved_ = state_.step;
     if (state_.best_step > 0 && keep_best_ &&
@@ -127,7 +138,7 @@ class Trainer::Loop {
       state_.best_step = 0;
       state_.best_eval_loss = std::numeric_limits<double>::infinity();
     }
-    log_info("resume", "continuing after step {} of {}", state_.step, plan_.total_steps());
+    log_info("resume", "continuing after step {} of {}", state_.step, source_->total_steps());
   }
 
   void check_disk() const {
@@ -135,16 +146,27 @@ class Trainer::Loop {
     for (const auto& [name, tensor] : optimizer_.state()) state_bytes += tensor.nbytes();
     const auto values = static_cast<std::uint64_t>(
         config_.method == Method::full ? model_.parameter_count() : parameters_.size());
-    check_run_space(run_.path(), config_, 4 * values, state_bytes, plan_.total_steps());
+    check_run_space(run_.path(), config_, 4 * values, state_bytes, source_->total_steps());
+  }
+
+  /// Nothing when interrupted.
+  std::optional<StepExamples> next_examples() {
+    step_began_ = Clock::now();
+    try {
+      return source_->step(state_.step + 1);
+    } catch (const Error& error) {
+      progress_->clear();
+      fail(error.kind(), "step {}: {}\n{}", state_.step + 1, error.what(), keep_last_good_state());
+    }
   }
 
   /// One optimizer step: gradients of all micro-batches, check, clip, apply. False when an
   /// interrupt came in the middle: nothing has changed then.
-  bool train_step(const PlannedStep& planned) {
-    const auto begin = Clock::now();
+  bool train_step(const StepExamples& examples) {
+    const PlannedStep& planned = examples.planned;
     const std::int64_t step = state_.step + 1;
-    const std::int64_t count = count_of(planned),
-                       supervised = supervised_tokens(train_data_, planned);
+    const std::int64_t count = loss_count(*objective_, examples),
+                       supervised = supervised_tokens(examples.data, planned);
     extras_.clear();
     const double rate = schedule_.learning_rate(step);
     begin_gradients(step, rate);
@@ -153,8 +175,8 @@ class Trainer::Loop {
     std::int64_t tokens = 0;
     for (std::size_t micro = 0; micro < planned.micro_batches.size(); ++micro) {
       if (micro > 0 && interrupt_signal() != 0) return false;
-      const Batch batch =
-          make_batch(train_data_, planned.micro_batches[micro], share_prefixes_).to(model_.device);
+      const Batch batch = make_batch(examples.data, planned.micro_batches[micro], share_prefixes_)
+                              .to(model_.device);
       const ForwardContext context = context_of(step, micro);
       const LossSum result = objective_->loss(model_, batch, context);
       sources_.add(batch, result.token_nll);
@@ -163,7 +185,7 @@ class Trainer::Loop {
       loss += mean.item<double>();
       // Before the backward pass, which may apply what it finds.
       if (!std::isfinite(loss)) {
-        leave_out(planned, micro, fmt::format("the loss is {}", loss), "");
+        leave_out(examples, micro, fmt::format("the loss is {}", loss), "");
         return true;
       }
       mean.backward();
@@ -173,14 +195,17 @@ class Trainer::Loop {
         in_backward_ ? in_backward_->finish() : clip_gradients(parameters_, config_.max_grad_norm);
     if (!std::isfinite(norm)) {
       const std::string name = nonfinite_parameter();
-      leave_out(planned, 0, "the gradient of " + name + " is not finite", name);
+      leave_out(examples, 0, "the gradient of " + name + " is not finite", name);
       return true;
     }
     if (!in_backward_) optimizer_.step(step, rate);
     state_.step = step;
     state_.nonfinite_in_a_row = 0;
     report_.tokens += tokens;
-    tell_step({step, planned.epoch, loss, rate, tokens, seconds_since(begin)}, norm, supervised);
+    extras_.insert(extras_.end(), examples.measured.begin(), examples.measured.end());
+    ProgressState shown{step, planned.epoch, loss, rate, tokens, seconds_since(step_began_)};
+    if (!examples.measured.empty()) shown.reward = examples.measured.front().value;
+    tell_step(shown, norm, supervised);
     return true;
   }
 
@@ -201,7 +226,7 @@ class Trainer::Loop {
 
   void tell_step(const ProgressState& shown, double norm, std::int64_t supervised) {
     progress_->show(shown);
-    if (shown.step % config_.logging_steps != 0 && shown.step != plan_.total_steps()) return;
+    if (shown.step % config_.logging_steps != 0 && shown.step != source_->total_steps()) return;
     ordered_json line = {
         {"step", shown.step},
         {"epoch", shown.epoch},
@@ -231,7 +256,7 @@ class Trainer::Loop {
   /// Evaluation, then checkpoint: what a checkpoint of step n says includes the evaluation at step
   /// n.
   void after_step(const PlannedStep& planned) {
-    const bool last = state_.step == plan_.total_steps();
+    const bool last = state_.step == source_->total_steps();
     const auto due = [&](const std::optional<std::int64_t>& every) {
       return last || (every ? state_.step % *every == 0 : planned.ends_epoch);
     };
@@ -253,8 +278,7 @@ class Trainer::Loop {
   void tell_evaluation(const EvalResult& result, double epoch, double seconds) {
     ordered_json line = {{"step", state_.step}, {"epoch", epoch}, {"eval_loss", result.loss}};
     const std::string text = describe_evaluation(result, config_.stage == Stage::sft, line);
-    log_info("eval", "step {}: loss {:.4f}, {} ({})", state_.step, result.loss, text,
-             format_seconds(seconds));
+    log_info("eval", "step {}: {} ({})", state_.step, text, format_seconds(seconds));
     write_metrics(line);
   }
 
@@ -282,7 +306,7 @@ class Trainer::Loop {
     save_patiently(fmt::format("the checkpoint of step {}", state_.step),
                    config_.disk_retry_seconds, [&] {
                      run_.check_present();
-                     write_checkpoint(run_, state_, identity_, artifact_, optimizer_);
+                     write_checkpoint(run_, state_, identity_, artifact_, optimizer_, *source_);
                      const std::vector<std::int64_t> steps = run_.complete_checkpoints();
                      const auto limit = static_cast<std::size_t>(config_.save_total_limit);
                      for (std::size_t i = 0; i + limit < steps.size(); ++i)
@@ -300,14 +324,6 @@ class Trainer::Loop {
 
   void save_final_result() {
     if (!keep_best_ || state_.best_step == 0) save_result();
-  }
-
-  /// What the step's loss is divided by.
-  std::int64_t count_of(const PlannedStep& planned) const {
-    std::int64_t count = 0;
-    for (const auto& micro_batch : planned.micro_batches)
-      count += objective_->count(train_data_, micro_batch);
-    return count;
   }
 
   std::string nonfinite_parameter() const {
@@ -333,30 +349,15 @@ class Trainer::Loop {
 
   /// A step whose loss or gradient is not finite: told, kept for repetition, and left out or the
   /// end of the run. `place`: where it appeared, or "" for this to find out.
-  void leave_out(const PlannedStep& planned, std::size_t micro, const std::string& what,
+  void leave_out(const StepExamples& examples, std::size_t micro, const std::string& what,
                  const std::string& place) {
+    const PlannedStep& planned = examples.planned;
     progress_->clear();
-    Nonfinite found{state_.step + 1, micro, what, place, {}, false};
-    const Batch batch = make_batch(train_data_, planned.micro_batches[micro]).to(model_.device);
+    Nonfinite found{.step = state_.step + 1, .micro_batch = micro, .what = what, .place = place};
+    const Batch batch = make_batch(examples.data, planned.micro_batches[micro]).to(model_.device);
     const ForwardContext context = context_of(found.step, micro);
-    std::vector<std::int64_t> indices = planned.micro_batches[micro];
-    if (place.empty()) {
-      found.place = first_nonfinite_place(model_, batch, context);
-    } else {
-      for (std::size_t i = 0; i < planned.micro_batches.size(); ++i) {
-        if (i != micro)
-          indices.insert(indices.end(), planned.micro_batches[i].begin(),
-                         planned.micro_batches[i].end());
-      }
-    }
-    find_rows(model_, train_data_, indices, found);
-    const std::string told =
-        fmt::format("step {}: {}; {}{}. {}:\n{}", found.step, what,
-                    place.empty() ? "it first appears in " + found.place + "; " : "",
-                    dump(found, batch, context),
-                    found.rows_are_culprits ? "Rows that are not finite by themselves"
-                                            : "The rows of this step",
-                    join_problems(found.rows));
+    investigate(model_, examples.data, planned, batch, context, found);
+    const std::string told = describe(found, dump(found, batch, context));
     if (config_.on_nonfinite == OnNonfinite::stop) stop_nonfinite(told);
     ++state_.nonfinite_steps;
     if (++state_.nonfinite_in_a_row > kMostNonfiniteInARow)
@@ -399,7 +400,7 @@ class Trainer::Loop {
 
   void fill_report(double seconds) {
     report_.steps = state_.step;
-    report_.total_steps = plan_.total_steps();
+    report_.total_steps = source_->total_steps();
     report_.trained_parameters = parameters_.size();
     report_.best_eval_loss = state_.best_step > 0 ? state_.best_eval_loss : 0;
     report_.best_step = state_.best_step;
@@ -418,16 +419,17 @@ class Trainer::Loop {
   FlatParameters parameters_;
   Optimizer optimizer_;
   std::optional<BackwardUpdates> in_backward_;
-  StepPlan plan_;
+  bool share_prefixes_;
+  std::unique_ptr<ExampleSource> source_;
   Schedule schedule_;
   Artifact artifact_;
   SourceLoss sources_;
   std::unique_ptr<Objective> objective_, eval_objective_;
   std::vector<NamedSum> extras_;  // of this step, means
   bool keep_best_;
-  bool share_prefixes_;
   RunIdentity identity_;
   TrainerState state_;
+  Clock::time_point step_began_;  // with the making of its examples
   bool restored_ = false;
   std::int64_t last_saved_ = -1;
   std::optional<MetricsFile> metrics_;

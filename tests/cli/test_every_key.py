@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import pathlib
 import re
 import subprocess
 import time
@@ -18,6 +19,8 @@ CANONICAL = re.findall(r"^\| `(\w+)` \|", (SOURCE_DIR / "docs/config.md").read_t
 ADAPTER = {"method": "adapter", "lora_rank": None}
 FULL = {"method": "full", "lora_rank": None, "learning_rate": 1e-3}
 DPO = {"stage": "dpo", "datasets": ["PAIRS"]}
+GRPO = {"stage": "grpo", "reward_funcs": ["length:3", "regex:[^a]*"], "num_generations": 4, "max_completion_length": 8}
+AGAIN = {**GRPO, "num_iterations": 2, "learning_rate": 0.1, "lr_scheduler_type": "constant"}  # ratios move within a round
 KTO = {"stage": "kto", "datasets": ["LABELLED"]}
 EVAL = {"eval_datasets": ["EVAL"], "eval_steps": 1}
 # What the words in capitals stand for is made by the fixture `paths`.
@@ -94,6 +97,18 @@ ROWS = {
     "beta": (0.5, DPO),
     "simpo_gamma": (2, {**DPO, "stage": "simpo"}),
     "reference_adapter": ("ADAPTER", DPO),
+    "reward_funcs": (["length:3", "regex:[^e]*"], GRPO),
+    "reward_weights": ([1, 3], GRPO),
+    "num_generations": (5, GRPO),
+    "max_completion_length": (6, GRPO),
+    "temperature": (0.5, GRPO),
+    "top_k": (3, GRPO),
+    "top_p": (0.5, GRPO),
+    "num_iterations": (2, GRPO),
+    "epsilon": (0.001, {**AGAIN, "epsilon_high": 0.2}),
+    "epsilon_high": (0.001, AGAIN),
+    "grpo_loss_type": ("dr_grpo", {**GRPO, "max_completion_length": 90}),  # answers of different lengths
+    "scale_rewards": ("none", GRPO),
     "use_weighting": (True, DPO),
     "desirable_weight": (2, KTO),
     "undesirable_weight": (2, KTO),
@@ -101,6 +116,9 @@ ROWS = {
     "eval_steps": (1, {**EVAL, "eval_steps": None}),
     "save_steps": (1, {}),
     "logging_steps": (2, {}),
+    "eval_samples": (1, EVAL),
+    "tensorboard": (False, {}),
+    "prometheus_file": ("GAUGES", {}),
     "save_total_limit": (1, {"save_steps": 1}),
     "load_best_model_at_end": (False, {**EVAL, "learning_rate": 0.5}),
     "early_stopping_patience": (1, {**EVAL, "learning_rate": 0.5}),
@@ -155,7 +173,7 @@ def paths(tmp_path_factory, model, rows_file, adapter):
                 {"prompt": row["prompt"], "chosen": row["completion"], "rejected": other["completion"]}
                 for row, other in zip(toy.rows(6, seed=8), toy.rows(6, seed=9), strict=True)]),
             "LABELLED": write_rows(folder / "labelled.jsonl", [{**row, "label": i % 2 == 0} for i, row in enumerate(toy.rows(6, seed=8))]),
-            "ELSEWHERE": folder / "elsewhere"}
+            "ELSEWHERE": folder / "elsewhere", "GAUGES": folder / "gauges.prom"}
 
 
 def observe(folder, keys):
@@ -171,6 +189,11 @@ def observe(folder, keys):
         seen["error"] = done.stderr.replace(str(folder), "")
     for path in sorted(out.rglob("*.safetensors")) if out.exists() else []:
         seen[str(path.relative_to(out))] = path.read_bytes()
+    seen["tensorboard is there"] = (out / "tensorboard").exists()
+    if (out / "samples.jsonl").exists():
+        seen["samples"] = (out / "samples.jsonl").read_text()
+    if "prometheus_file" in keys:
+        seen["gauges"] = [line for line in pathlib.Path(keys["prometheus_file"]).read_text().splitlines() if "# TYPE" in line]
     if (out / "metrics.jsonl").exists():
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         seen["metrics"] = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]

@@ -1,9 +1,13 @@
 """`finetune inspect`: data, model, adapter, template."""
 
 import json
+import os
 import random
+import shutil
+import subprocess
 
 import program
+import pytest
 
 BASE = program.SOURCE_DIR / "data/tiny-base"
 ROW = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -87,6 +91,63 @@ def test_data_lint(tmp_path):
     assert any(f"the same as {train}:2" == finding["what"] for finding in found)
     text = program.run("inspect", "data", *arguments).stdout
     assert "duplicate: 1" in text and f"{train}:9: '{{{{name}}}}' looks like something to be filled in" in text
+
+
+def findings(tmp_path, rows, held=None, more=()):
+    train = program.write_rows(tmp_path / "train.jsonl", rows)
+    arguments = ["--model", BASE, f"datasets={train}", "template=alpaca", *more]
+    if held:
+        arguments.append(f"eval_datasets={program.write_rows(tmp_path / 'held.jsonl', held)}")
+    found = json.loads(program.run("inspect", "data", *arguments, "--json").stdout)["findings"]
+    return {(finding["kind"], finding["where"].replace(f"{tmp_path}/", "")): finding["what"] for finding in found}
+
+
+def test_what_a_template_says_in_every_row_makes_no_two_rows_alike(tmp_path):
+    rows = [{"instruction": f"Name thing {i}.", "output": f"Thing {i} it is."} for i in range(20)]
+    assert findings(tmp_path, rows, held=[{"instruction": "Name thing 99.", "output": "Thing 99 it is."}]) == {}
+
+
+def test_the_same_words_in_other_cases_and_the_same_question_with_another_answer(tmp_path):
+    rows = [{"instruction": f"What does object number {i} of the cluster do?", "output": f"It keeps {i} copies."} for i in range(20)]
+    rows.append({"instruction": "WHAT DOES OBJECT NUMBER 3 OF THE CLUSTER DO", "output": "it keeps 3 copies!"})
+    rows.append({"instruction": rows[5]["instruction"], "output": "Nobody can say what that is good for."})
+    held = [{"instruction": rows[7]["instruction"], "output": "Entirely different words stand here."}]
+    found = findings(tmp_path, rows, held)
+    assert {key: value.replace(f"{tmp_path}/", "") for key, value in found.items()} == {
+        ("near_duplicate", "train.jsonl:21"): "the same words as train.jsonl:4",
+        ("other_answer", "train.jsonl:22"): "the prompt of train.jsonl:6 with another answer",
+        ("leakage", "held.jsonl:1"): "its prompt is trained on as train.jsonl:8, with another answer"}
+
+
+@pytest.mark.parametrize("strange, words", [
+    ("Das Café läuft, 1 °C, naïve “quotes” – здесь 中文 €", None),
+    ("CafÃ© bleibt", "'Ã©'"), ("It isnâ€™t", "'â€™'"), ("ÐŸÑ€Ð¸Ð²ÐµÑ‚", "Latin-1"), ("ä¸­文", "Latin-1"), ("锟斤拷", "wrong encoding"),
+    ("a &lt;b&gt; c", "'&lt;', as text from a web page"), ("zero\u200bwidth", "zero-width"), ("soft\u00adhyphen", "soft hyphen"),
+    ("bell\u0007", "0x07"), ("lost \ufffd", "U+FFFD"), ("mark \ufeff", "byte order mark"),
+])
+def test_encodings(tmp_path, strange, words):
+    found = findings(tmp_path, [{"instruction": "Say it.", "output": strange + " and more"}])
+    assert [what for (kind, _), what in found.items() if kind == "encoding" and words and words in what] or (words is None and not found)
+
+
+def test_sources_out_of_balance(tmp_path):
+    rows = [{"instruction": f"Question {i} about {i * i}", "output": " ".join(str(i * k) for k in range(30)), "source": "big"} for i in range(40)]
+    rows.append({"instruction": "Only this one", "output": "Yes, one.", "source": "small"})
+    found = findings(tmp_path, rows)
+    assert ("imbalance", "source small") in found and ("imbalance", "source big") in found
+
+
+def test_rows_cannot_write_to_the_terminal(tmp_path):
+    train = program.write_rows(tmp_path / "train.jsonl", [{"instruction": "x\u001b[2J", "output": "y\u001b[31m red"}])
+    shown = program.run("inspect", "data", "--model", BASE, f"datasets={train}", "template=alpaca").stdout
+    assert "\x1b" not in shown and "y\\x1b[31m red" in shown
+    if not shutil.which("script"):
+        return
+    command = f"{program.BIN} inspect data --model {BASE} datasets={train} template=alpaca"
+    terminal = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                              env={**{key: value for key, value in os.environ.items() if key != "NO_COLOR"}, "TERM": "xterm"})
+    assert terminal.returncode == 0 and "\x1b[2J" not in terminal.stdout
+    assert "\x1b[7my\\x1b[31m red</s>\x1b[0m" in terminal.stdout  # what is trained is reversed
 
 
 def test_lint_of_pairs(tmp_path):

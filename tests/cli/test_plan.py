@@ -11,7 +11,8 @@ BASE = program.SOURCE_DIR / "data/tiny-base"
 # The shape of stories15M: hidden, layers, heads, key heads, MLP, vocabulary.
 SHAPE = {"hidden_size": 288, "num_hidden_layers": 6, "num_attention_heads": 6, "num_key_value_heads": 6,
          "intermediate_size": 768, "vocab_size": 32000, "tie_word_embeddings": True}
-TOLERANCE = 0.10  # of the peak resident set, as the issue asks
+TOLERANCE = 0.10  # of the peak resident set
+STEPS = 6  # what the allocator keeps grows for the first few
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +29,13 @@ def plan(*arguments):
     return json.loads(program.run("plan", "--json", *arguments).stdout)
 
 
-@pytest.mark.xfail(reason="the plan is up to 30 % low: what the allocator keeps between steps is not counted yet", strict=False)
 @pytest.mark.parametrize("settings", [
     {}, {"target_modules": "all-linear", "gradient_checkpointing": True}, {"quantization": "nf4"},
     {"method": "full"}, {"method": "full", "optim": "adamw_8bit"}, {"method": "adapter"}, {"dtype": "bfloat16"}],
     ids=["lora", "recompute", "nf4", "full", "full_8bit", "adapter", "bfloat16"])
 def test_peak_memory(tmp_path, model, settings):
     data = program.write_rows(tmp_path / "rows.jsonl", toy.rows(16, low=40, high=80))
-    keys = {"model": model, "datasets": str(data), "template": "none", "max_steps": 2, "save_steps": 2,
+    keys = {"model": model, "datasets": str(data), "template": "none", "max_steps": STEPS, "save_steps": STEPS,
             "per_device_train_batch_size": 8, **settings}
     arguments = program.train_arguments(tmp_path, **keys)
     planned = plan(*arguments[1:])
@@ -43,7 +43,7 @@ def test_peak_memory(tmp_path, model, settings):
     measured = program.metrics(tmp_path / "out")[-1]["peak_memory_bytes"]
     assert planned["peak_memory_bytes"] == pytest.approx(measured, rel=TOLERANCE), planned["components"]
     assert planned["peak_memory_bytes"] == sum(planned["components"].values())
-    assert planned["steps"] == 2 and planned["fits"] and planned["advice"] == []
+    assert planned["steps"] == STEPS and planned["fits"] and planned["advice"] == []
     assert 0 < planned["step_seconds"] < planned["total_seconds"]
     size = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file())
     assert size <= planned["disk_bytes"]

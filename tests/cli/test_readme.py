@@ -1,10 +1,9 @@
-"""The commands of the README and of pages in docs/, as printed, on the embedded model; training is cut to two steps,
+"""The commands of the README and of every page in docs/, as printed, on the embedded model; training is cut to two steps,
 answers to eight tokens."""
 
 import json
 import os
 import re
-import shlex
 import subprocess
 
 import pytest
@@ -12,20 +11,34 @@ import yaml
 from program import BIN, SOURCE_DIR
 
 README = SOURCE_DIR / "README.md"
-PAGES = ["README.md", "docs/eval.md", "docs/generate.md", "docs/preferences.md", "docs/watching.md"]
-TRAIN = ["finetune", "train", "--config", "configs/lora.yaml"]
-# What the pages take for granted beside configs/ and data/.
+# Found, not listed, so that none is forgotten.
+PAGES = ["README.md", *sorted(str(page.relative_to(SOURCE_DIR)) for page in (SOURCE_DIR / "docs").rglob("*.md"))]
+TRAIN = "finetune train --config configs/lora.yaml"
+# What the pages take for granted beside configs/ and data/. Where a page shows a file itself (a block whose first line is
+# ```yaml NAME or ```json NAME), that is written instead.
 FILES = {"answers.jsonl": {"prediction": "kubectl get pods", "reference": "kubectl get pods -A"},
          "questions.jsonl": {"instruction": "What is an Ingress?"},
          "pairs.jsonl": {"prompt": "List the pods.", "chosen": "kubectl get pods", "rejected": "Look at the dashboard."}}
-SHORT = {"train": ["max_steps=2", "eval_steps=2"], "eval": ["--max-new-tokens", "8"], "merge": [], "generate": []}
+SHORT = {"train": "max_steps=2 eval_steps=2", "eval": "--max-new-tokens 8"}
+BLOCK = re.compile(r"^```(\w+)?(?: +(\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands(page):
-    text = (SOURCE_DIR / page).read_text().replace("\\\n", "")
-    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line.removeprefix("$ ").split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith("finetune ")]
+    """Every line of a block of commands, in the page's order."""
+    lines = []
+    for language, _, block in BLOCK.findall((SOURCE_DIR / page).read_text()):
+        if language in ("sh", "console"):
+            lines += [line.removeprefix("$ ").split("  #")[0].strip() for line in block.replace("\\\n", "").splitlines()]
+    return [line for line in lines if re.search(r"(^|\| *)finetune ", line)]
+
+
+def shortened(command):
+    """The command with fewer steps and tokens, put behind its own words and before a pipe or a redirection."""
+    verb = re.search(r"finetune (\w+)", command)[1]
+    if verb not in SHORT or re.search(r"--answers|--show-config|--dry-run", command):
+        return command
+    before, own, after = re.fullmatch(r"(.*?)(finetune .*?)( *[|>].*)?", command).groups()
+    return f"{before}{own} {SHORT[verb]}{after or ''}"
 
 
 def scripts():
@@ -37,22 +50,42 @@ def test_readme_names_what_exists():
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_commands(tmp_path, page):
     if not (SOURCE_DIR / "data/tiny-base/model.safetensors").exists():
         pytest.skip("no embedded model in this tree")
     for name in ("configs", "data"):
         (tmp_path / name).symlink_to(SOURCE_DIR / name)
-    for name, row in FILES.items():
-        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/finetune").symlink_to(BIN)
+    shown = {name: block for _, name, block in BLOCK.findall((SOURCE_DIR / page).read_text()) if name}
+    for name, text in {**{name: json.dumps(row) + "\n" for name, row in FILES.items()}, **shown}.items():
+        (tmp_path / name).write_text(text)
     printed = commands(page)
-    assert printed
-    for command in printed if TRAIN in printed else [TRAIN, *printed]:
-        verb = command[1]
-        short = [] if "--answers" in command else SHORT.get(verb, [])
-        done = subprocess.run([BIN, *command[1:], *short], cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL,
-                              text=True, timeout=900, env={**os.environ})
-        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    trained = TRAIN in printed or not any("runs/lora" in command for command in printed)
+    for command in printed if trained else [TRAIN, *printed]:
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", shortened(command)], cwd=tmp_path, capture_output=True,
+                              stdin=subprocess.DEVNULL, text=True, timeout=900,
+                              env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_pages_show_commands_as_commands():
+    """A command in a block without a language would not be run."""
+    for page in PAGES:
+        for language, _, block in BLOCK.findall((SOURCE_DIR / page).read_text()):
+            assert language in ("sh", "console") or not re.search(r"^(\$ )?finetune [a-z]", block, re.MULTILINE), (page, block)
+
+
+def test_pages_link_to_what_exists():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (SOURCE_DIR / page).read_text()):
+            assert ((SOURCE_DIR / page).parent / link).exists(), (page, link)
+
+
+def test_readme_names_every_page():
+    text = README.read_text()
+    assert [page for page in PAGES[1:] if f"]({page})" not in text] == []
 
 
 def test_kubernetes_job(tmp_path):

@@ -38,6 +38,8 @@ def test_report_json(runs):
     assert settings["lora_rank"]["value"] == "4" and settings["lora_rank"]["origin"].endswith("config.yaml:10")
     assert settings["seed"]["origin"] == "default"
     assert len(report["answers"]) == 2 and report["answers"][0]["before_step"] == 0 and report["answers"][0]["after_step"] == 6
+    assert set(report["hashes"]) == {f"{runs[0]}/adapter_model.safetensors", f"{BASE}/model.safetensors"}
+    assert all(re.fullmatch("[0-9a-f]{32}", value) for value in report["hashes"].values())
     assert "finetune train --config" in report["repeat"] and re.fullmatch("[0-9a-f]{32}", train["content_hash"])
 
 

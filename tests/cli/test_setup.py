@@ -1,6 +1,7 @@
 """`finetune init` and `finetune doctor`."""
 
 import json
+import subprocess
 
 import program
 import pytest
@@ -18,6 +19,26 @@ def test_init_writes_a_configuration_that_runs(tmp_path, method):
     assert (tmp_path / "runs" / method / "report.html").exists()
 
 
+@pytest.mark.parametrize("stage", ["dpo", "orpo"])
+def test_init_for_preferences(tmp_path, stage):
+    data = program.write_rows(tmp_path / "pairs.jsonl", [
+        {"prompt": f"What is {i}?", "chosen": "A number.", "rejected": "I do not know, but it is late."} for i in range(40)])
+    text = program.run("init", "--method", stage, "--model", BASE, "--data", data).stdout
+    assert f"stage: {stage} " in text and "40 rows" in text
+    (tmp_path / "mine.yaml").write_text(text)
+    program.run("train", "--config", tmp_path / "mine.yaml", "max_steps=1", cwd=tmp_path)
+    assert "rewards/accuracies" in (tmp_path / "runs" / stage / "metrics.jsonl").read_text()
+
+
+def test_init_offers_every_stage_that_trains():
+    stages = json.loads((program.SOURCE_DIR / "docs/config.schema.json").read_text())["properties"]["stage"]["enum"]
+    for stage in stages:
+        trains = "is not in this version" not in program.run(
+            "train", f"stage={stage}", "model_name_or_path=none", "datasets=none", expect=None).stderr
+        done = program.run("init", "--method", stage, expect=None)
+        assert done.returncode == (0 if trains and stage != "sft" else 2), stage
+
+
 def test_init_without_facts_and_with_wrong_ones():
     assert "model_name_or_path: path/to/model" in program.run("init").stdout
     assert "did you mean qlora" in program.run("init", "--method", "qlor", expect=2).stderr
@@ -29,3 +50,15 @@ def test_doctor():
     assert report["cores"] >= 1 and report["float32_gflops"] > 0
     assert 0 < report["available_memory_bytes"] <= report["memory_bytes"]
     assert str(report["cores"]) + " cores usable" in program.run("doctor").stdout
+
+
+def test_no_network_is_asked_for(tmp_path, keys):
+    """A machine without any network trains the same bytes."""
+    arguments = [program.train_arguments(tmp_path / name, **keys) for name in ("without", "with")]
+    done = subprocess.run(["unshare", "-n", program.BIN, *map(str, arguments[0])], capture_output=True, text=True, timeout=300)
+    if "unshare" in done.stderr:
+        pytest.skip("network namespaces are not permitted here")
+    assert done.returncode == 0, done.stderr
+    program.run(*arguments[1])
+    assert program.snapshot(tmp_path / "without/out", ["adapter_model.safetensors"]) == \
+        program.snapshot(tmp_path / "with/out", ["adapter_model.safetensors"])

@@ -25,7 +25,10 @@ class FakeTokenizer final : public Tokenizer {
       const bool bos = text.substr(at).starts_with("<s>");
       const bool eos = text.substr(at).starts_with("</s>");
       std::size_t end = at + (bos ? 3 : eos ? 4 : width_);
-      if (!bos && !eos) end = std::min({end, text.find("</s>", at), text.size()});
+      if (!bos && !eos) {
+        const std::size_t special = text.substr(at, width_ + 3).find("</s>");
+        end = std::min({end, special == text.npos ? text.npos : at + special, text.size()});
+      }
       std::int32_t id = bos ? 0 : eos ? 1 : 2;
       if (!bos && !eos) {
         for (std::size_t i = at; i < end; ++i)

@@ -165,7 +165,11 @@ TEST_F(LoadModel, SavedRopeTablesAreHarmless) {
 TEST_F(LoadModel, HugeLayerCountIsRefusedAtOnce) {
   config_["num_hidden_layers"] = 2147483647;
   tiny_llama::write(folder_.path(), config_, weights_);
-  const std::string message = error_of([&] { load_model(folder_.path(), {}); });
+  std::string message = error_of([&] { load_model(folder_.path(), {}); });
+  EXPECT_TRUE(contains(message, "'num_hidden_layers' is 2147483647; expected at most")) << message;
+  config_["num_hidden_layers"] = 60000;
+  tiny_llama::write(folder_.path(), config_, weights_);
+  message = error_of([&] { load_model(folder_.path(), {}); });
   EXPECT_TRUE(contains(message, "missing: model.layers.2.input_layernorm.weight")) << message;
 }
 

@@ -18,5 +18,7 @@ void add_plan(CLI::App& program);
 void add_report(CLI::App& program);
 void add_init(CLI::App& program);
 void add_doctor(CLI::App& program);
+void add_completion(CLI::App& program);
+void add_man(CLI::App& program);
 
 }  // namespace finetune

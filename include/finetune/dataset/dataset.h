@@ -23,6 +23,9 @@ struct DatasetOptions {
   std::int64_t max_row_bytes = std::int64_t{64} << 20;
   std::uint64_t seed = 42;  ///< chooses the rows of a fractional weight
   bool keep_texts = false;  ///< fill Dataset::texts
+  /// Above 0: answers of so many tokens are to be sampled to the rows' prompts. A row then needs a
+  /// prompt, and room for both below max_length. With keep_texts.
+  std::int64_t sampled_tokens = 0;
 };
 
 /// The options of a configuration, with max_length lowered to `model_max_length` where that is

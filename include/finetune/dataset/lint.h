@@ -10,10 +10,10 @@ namespace finetune {
 
 /// Something about a row that its author should see. None of it stops a run.
 struct Finding {
-  std::string kind;   ///< duplicate, near_duplicate, leakage, short_answer, over_length, no_stop,
-                      ///< encoding, placeholder, imbalance; of preferences also same_answers,
-                      ///< contradiction, label_imbalance
-  std::string where;  ///< "file:line", or the file for imbalances
+  std::string kind;   ///< duplicate, near_duplicate, other_answer, leakage, short_answer,
+                      ///< over_length, no_stop, encoding, placeholder, imbalance; of preferences
+                      ///< also same_answers, contradiction, label_imbalance
+  std::string where;  ///< "file:line"; for imbalances the file or "source NAME"
   std::string what;   ///< one line for a person
 };
 
@@ -24,7 +24,7 @@ struct LintOptions {
   double desirable_weight = 1, undesirable_weight = 1;  ///< of rows with labels
 };
 
-/// Share of common stretches of four tokens (Jaccard) from which two rows count as nearly the same.
+/// Share of common stretches of three words (Jaccard) from which two rows count as nearly the same.
 constexpr double kNearDuplicate = 0.8;
 
 /// Looks at every row once, however often its weight repeats it; at both answers of a pair. `data`
@@ -32,7 +32,8 @@ constexpr double kNearDuplicate = 0.8;
 /// rows.
 std::vector<Finding> lint(const Dataset& data, const LintOptions& options);
 
-/// Rows of `eval` that training has seen: the same tokens, or nearly. Of a pair either answer.
+/// Rows of `eval` that training has seen: the same tokens, nearly the same words, or the same
+/// prompt. Of a pair either answer.
 std::vector<Finding> lint_leakage(const Dataset& train, const Dataset& eval);
 
 }  // namespace finetune

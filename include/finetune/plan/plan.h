@@ -13,8 +13,9 @@ namespace finetune {
 /// What a run will need.
 struct Plan {
   std::uint64_t peak_memory_bytes = 0;  ///< resident set
-  /// What the peak is made of, in the order it comes to be: program (with the data), weights,
-  /// adapters (the trained values), gradients, optimizer, activations, logits, workspace.
+  /// What the peak is made of, in the order it comes to be: program (with the data, and what the
+  /// allocator keeps), weights, adapters (the trained values), gradients, optimizer, activations,
+  /// logits, workspace.
   std::vector<std::pair<std::string, std::uint64_t>> components;
   double step_seconds = 0;   ///< of a step of mean size
   double total_seconds = 0;  ///< steps and evaluations

@@ -6,14 +6,21 @@
 
 namespace finetune {
 
+/// How the text of a FormatCheck is to be read.
+enum class FormatText {
+  any,          ///< a schema (it begins with a brace), the path of one ending in `.json`, or a
+                ///< regular expression
+  schema_file,  ///< the path of a file that holds a JSON schema
+  pattern,      ///< a regular expression
+};
+
 /// What an answer must be valid against: a JSON schema (drafts up to 7) or a regular expression
 /// (PCRE2) that matches it from end to end. White space around the answer does not count.
 class FormatCheck {
  public:
-  /// `text`: a schema as text (it begins with a brace), the path of a file ending in `.json` that
-  /// holds one, or a regular expression. `where` is for messages ("rows.jsonl:3"). Throws
-  /// Error(config) for what is none of these.
-  FormatCheck(const std::string& text, const std::string& where);
+  /// `where` is for messages ("rows.jsonl:3: format_check"). Throws Error(config) for a text that
+  /// is not what `kind` says.
+  FormatCheck(const std::string& text, const std::string& where, FormatText kind = FormatText::any);
   ~FormatCheck();
   FormatCheck(FormatCheck&&) noexcept;
 

@@ -6,13 +6,14 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace finetune {
 
 /// A sum, or a mean, and what the log calls it.
 struct NamedSum {
-  const char* name;
+  std::string name;
   double value = 0;
   std::int64_t count = 0;  ///< what the sum is over, where that is not what the loss is over
 };

@@ -37,7 +37,7 @@ void check_rewards_begin_at_zero(const Objective& objective, const CausalLM& mod
 /// over all of these counts.
 void add_means(std::vector<NamedSum>& means, const std::vector<NamedSum>& sums, std::int64_t count);
 
-/// What an evaluation says beside its loss: for people, and added to `line` for metrics.jsonl.
+/// What an evaluation says: for people, and beside the loss added to `line` for metrics.jsonl.
 std::string describe_evaluation(const EvalResult& result, bool sft, nlohmann::ordered_json& line);
 
 }  // namespace finetune

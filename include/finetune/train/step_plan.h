@@ -20,7 +20,7 @@ std::int64_t supervised_tokens(const Dataset& dataset, const PlannedStep& step);
 
 /// Which rows every optimizer step reads: a pure function of configuration and data, so that a
 /// resumed run needs the number of its step only. The last step of an epoch may have fewer
-/// micro-batches.
+/// micro-batches. With num_iterations of stage grpo, so many steps read the same rows.
 class StepPlan {
  public:
   StepPlan(const Config& config, const Dataset& dataset);
@@ -36,6 +36,7 @@ class StepPlan {
   const Dataset& dataset_;
   BatchPlanOptions options_;
   std::int64_t accumulation_;
+  std::int64_t repeats_;
   std::int64_t total_steps_ = 0;
   std::int64_t epoch_ = -1;  // the one in micro_batches_
   std::vector<std::vector<std::int64_t>> micro_batches_;

@@ -14,6 +14,16 @@
 
 namespace finetune {
 
+class Rewards;
+class Tokenizer;
+
+/// What stage grpo writes and rewards answers with.
+struct SamplingTools {
+  const Tokenizer& tokenizer;
+  std::vector<std::int32_t> stop_ids;  ///< end an answer
+  const Rewards& rewards;
+};
+
 /// What a finished run tells.
 struct TrainReport {
   std::int64_t steps = 0, total_steps = 0;
@@ -36,6 +46,7 @@ struct TrainInputs {
   /// The reference's log-probability of each example's answer, of both data sets; empty: the model
   /// as it is before the first step makes them.
   std::vector<double> reference = {}, eval_reference = {};
+  const SamplingTools* sampling = nullptr;  ///< of stage grpo
   /// Called after each evaluation, with its step, while the model is in the state it judged.
   std::function<void(std::int64_t step)> on_evaluation = nullptr;
 };
@@ -57,8 +68,9 @@ class Trainer {
   /// best state (or the last, as configured) is in the run folder afterwards. A loss
   /// or gradient that is not finite is not applied; with on_nonfinite: stop, or after three such
   /// steps in a row, throws Error(training), and the state before that step is saved as a
-  /// checkpoint, unless optimizer_in_backward has changed it already. Throws Error(resource) when
-  /// the disk refuses a write for disk_retry_seconds.
+  /// checkpoint, unless optimizer_in_backward has changed it already. So it is when an answer
+  /// cannot be rewarded, with the Error of that. Throws Error(resource) when the disk refuses a
+  /// write for disk_retry_seconds.
   TrainReport run(const TrainStart& start);
 
  private:
