@@ -50,7 +50,12 @@ std::string cell(const Measure& measure, std::optional<double> value) {
   return measure.share ? fmt::format("{:.1f} %", 100 * *value) : fmt::format("{:.4f}", *value);
 }
 
-/// Of the reference itself: every reward is 0, so none is preferred.
+/// Whether it was measured against itself: every reward is 0.
+bool is_reference(const EvalResult& result) {
+  return find(result, "rewards/chosen") == 0.0 && find(result, "rewards/rejected") == 0.0;
+}
+
+/// Of the reference itself: where every reward is 0, none is preferred.
 bool says_nothing(std::string_view name) { return name == "rewards/accuracies"; }
 
 }  // namespace
@@ -60,10 +65,6 @@ void PreferenceEvaluation::set_reference(const CausalLM& model, const Dataset& d
       config_.stage == Stage::dpo || config_.stage == Stage::ipo || config_.stage == Stage::kto;
   if (!compares) return;
   references_[data.content_hash] = reference_log_probabilities(config_, model, data, false);
-}
-
-bool PreferenceEvaluation::is_reference(const std::string& variant) const {
-  return variant == "base" && !config_.reference_adapter;
 }
 
 void PreferenceEvaluation::add(const CausalLM& model, const Dataset& data,
@@ -84,7 +85,7 @@ void PreferenceEvaluation::add(const CausalLM& model, const Dataset& data,
                 objective->evaluate(model, data, config_.eval_batch_size(), false),
                 {}};
   if (interrupt_signal() != 0) return;
-  if (is_reference(variant))
+  if (is_reference(result.measured))
     std::erase_if(result.measured.extras,
                   [](const NamedSum& extra) { return says_nothing(extra.name); });
   result.lines = lines_of(result, data);

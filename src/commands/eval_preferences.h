@@ -43,7 +43,6 @@ class PreferenceEvaluation {
   };
 
   std::vector<nlohmann::ordered_json> lines_of(const Result& result, const Dataset& data) const;
-  bool is_reference(const std::string& variant) const;
 
   const Config& config_;
   std::vector<std::string> adapters_;

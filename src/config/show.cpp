@@ -15,7 +15,8 @@ namespace {
 Config effective(const Config& config) {
   Config result = config;
   result.learning_rate = config.resolved_learning_rate();
-  if (config.stage != Stage::sft) result.beta = config.resolved_beta();
+  if (config.stage != Stage::sft && config.stage != Stage::reward)
+    result.beta = config.resolved_beta();
   result.load_best_model_at_end = config.resolved_load_best_model_at_end();
   return result;
 }

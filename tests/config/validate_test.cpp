@@ -56,10 +56,9 @@ TEST_P(NotInThisVersion, IsRefusedNotIgnored) {
 // A feature that arrives takes its line out of this list.
 INSTANTIATE_TEST_SUITE_P(
     All, NotInThisVersion,
-    ::testing::Values(
-        Missing{"stage: kto", "stage: kto is not in this version; it has: sft, dpo"},
-        Missing{"eval_datasets: [{path: b, template: x}]",
-                "eval_datasets (b): template: x is not in this version; leave it out"}));
+    ::testing::Values(Missing{
+        "eval_datasets: [{path: b, template: x}]",
+        "eval_datasets (b): template: x is not in this version; leave it out"}));
 
 TEST(Validate, KeysThatExcludeEachOther) {
   EXPECT_CONTAINS(refusal("tokens_per_batch: 100\nper_device_train_batch_size: 8"),
@@ -92,6 +91,13 @@ TEST(Validate, ValuesThatContradictEachOther) {
                   "early_stopping_patience needs evaluation data");
 }
 
+TEST(Validate, WhatStagesNeed) {
+  EXPECT_CONTAINS(refusal("per_device_train_batch_size: 1\nstage: kto"), "expected at least 2");
+  EXPECT_CONTAINS(refusal("method: full\nstage: reward"), "expected method: lora");
+  EXPECT_CONTAINS(refusal("label_smoothing: 0.1\nstage: reward"), "no part of this loss");
+  EXPECT_NO_THROW(validate(load_text(kComplete + "stage: reward\nbeta: 0"), ConfigUse::train));
+}
+
 TEST(Validate, QuantizedWeightsTakeLora) {
   for (const char* text :
        {"method: qlora", "load_in_4bit: true\ndouble_quant: false", "quantization: int8"})
@@ -104,8 +110,9 @@ TEST(Validate, EmptyTargetsConcernLoraOnly) {
 }
 
 TEST(Validate, ReportsAllProblemsAtOnce) {
-  const std::string message = refusal("max_steps: 0\nstage: kto\ntarget_modules: []");
-  for (const char* part : {"max_steps is 0", "stage: kto", "target_modules is empty"})
+  const std::string message =
+      refusal("max_steps: 0\ntarget_modules: []\neval_datasets: [{path: b, template: x}]");
+  for (const char* part : {"max_steps is 0", "template: x is not", "target_modules is empty"})
     EXPECT_CONTAINS(message, part);
 }
 
