@@ -3,13 +3,17 @@
 #include "finetune/base/write_fault.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <utility>
 
 namespace finetune {
@@ -63,6 +67,32 @@ void write_all(int fd, const fs::path& path, std::span<const std::byte> bytes) {
   }
 }
 
+std::string hex_of(const XXH128_hash_t& hash) {
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+/// True when the name still leads to the file that is open.
+bool is_named(int fd, const fs::path& path) {
+  struct stat opened {};
+  struct stat named {};
+  return ::fstat(fd, &opened) == 0 && ::stat(path.c_str(), &named) == 0 &&
+         opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
+}
+
+/// Opens an empty file for one writer: another of the same name waits until it has been renamed,
+/// and then makes its own. Where a file system has no locks, the last to rename wins.
+int open_alone(const fs::path& path) {
+  for (;;) {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0) return fd;
+    ::flock(fd, LOCK_EX);
+    const bool alone = is_named(fd, path);
+    if (alone && ::ftruncate(fd, 0) == 0) return fd;
+    ::close(fd);
+    if (alone) return -1;
+  }
+}
+
 /// A rename is durable only once the folder itself is flushed.
 void flush_folder(const fs::path& folder) {
   const Descriptor fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -92,7 +122,8 @@ MappedFile::MappedFile(const fs::path& path, ErrorKind kind) : path_(path) {
   if (size_ == 0) return;
   void* address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
   if (address == MAP_FAILED) {
-    fail(kind, "{}: cannot be mapped: {}", path.string(), std::strerror(errno));
+    fail(errno == ENOMEM ? ErrorKind::resource : kind, "{}: cannot be mapped: {}", path.string(),
+         std::strerror(errno));
   }
   data_ = static_cast<const std::byte*>(address);
 }
@@ -117,17 +148,15 @@ void MappedFile::release(std::span<const std::byte> part) const {
 void write_file_atomically(const fs::path& path,
                            const std::function<void(const WriteBytes&)>& fill) {
   const fs::path temporary = path.string() + ".tmp";
+  const Descriptor fd(write_fault() ? -1 : open_alone(temporary));
+  if (fd.get() < 0) fail_write(temporary, "creating");
   try {
-    const Descriptor fd(
-        write_fault() ? -1
-                      : ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-    if (fd.get() < 0) fail_write(temporary, "creating");
     fill([&](std::span<const std::byte> bytes) { write_all(fd.get(), temporary, bytes); });
     if (write_fault() || ::fsync(fd.get()) != 0) fail_write(temporary, "flushing");
     if (write_fault() || ::rename(temporary.c_str(), path.c_str()) != 0)
       fail_write(path, "renaming");
   } catch (...) {
-    ::unlink(temporary.c_str());
+    ::unlink(temporary.c_str());  // before its lock is given up
     throw;
   }
   flush_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
@@ -176,15 +205,9 @@ void AppendFile::open() {
 }
 
 void AppendFile::append(std::string_view piece) {
-  struct stat named {};
   struct stat opened {};
+  if (!is_named(fd_, path_)) open();
   if (::fstat(fd_, &opened) != 0) fail_write(path_, "reading the size");
-  const bool same = ::stat(path_.c_str(), &named) == 0 && named.st_ino == opened.st_ino &&
-                    named.st_dev == opened.st_dev;
-  if (!same) {
-    open();
-    if (::fstat(fd_, &opened) != 0) fail_write(path_, "reading the size");
-  }
   try {
     write_all(fd_, path_, std::as_bytes(std::span(piece.data(), piece.size())));
   } catch (const Error&) {
@@ -194,8 +217,7 @@ void AppendFile::append(std::string_view piece) {
 }
 
 std::string content_hash(std::span<const std::byte> bytes) {
-  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+  return hex_of(XXH3_128bits(bytes.data(), bytes.size()));
 }
 
 std::string content_hash(std::string_view text) {
@@ -203,7 +225,18 @@ std::string content_hash(std::string_view text) {
 }
 
 std::string file_hash(const fs::path& path, ErrorKind kind) {
-  return content_hash(MappedFile(path, kind).bytes());
+  constexpr std::size_t kPart = std::size_t{16} << 20;
+  const MappedFile file(path, kind);
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
+                                                                              XXH3_freeState);
+  if (state == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset(state.get());
+  for (std::size_t begin = 0; begin < file.bytes().size(); begin += kPart) {
+    const auto part = file.bytes().subspan(begin, std::min(kPart, file.bytes().size() - begin));
+    XXH3_128bits_update(state.get(), part.data(), part.size());
+    file.release(part);  // a file of gigabytes is never resident as a whole
+  }
+  return hex_of(XXH3_128bits_digest(state.get()));
 }
 
 }  // namespace finetune

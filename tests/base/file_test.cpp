@@ -4,6 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+#include <vector>
+
 namespace finetune {
 namespace {
 
@@ -20,6 +24,38 @@ TEST(WriteFileAtomically, KeepsTheOldFileWhenFillingFails) {
                Error);
   EXPECT_EQ(read_file(path, ErrorKind::data), "old");
   EXPECT_FALSE(std::filesystem::exists(path.string() + ".tmp"));
+}
+
+/// As four trainings that fill one cache: nobody sees a file of two writers, or half of one.
+TEST(WriteFileAtomically, IsWholeWithManyWriters) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "shared";
+  constexpr std::size_t kBytes = 200'000;
+  write_file_atomically(path, std::string(kBytes, 'a'));
+  std::atomic<int> writing = 4, failures = 0;
+  std::vector<std::thread> writers;
+  for (int writer = 0; writer < 4; ++writer) {
+    writers.emplace_back([&, letter = static_cast<char>('a' + writer)] {
+      for (int i = 0; i < 50; ++i) {
+        try {
+          write_file_atomically(path,
+                                std::string(kBytes - static_cast<std::size_t>(letter), letter));
+        } catch (const Error&) {
+          ++failures;
+        }
+      }
+      --writing;
+    });
+  }
+  int reads = 0;
+  for (; writing > 0; ++reads) {
+    const std::string content = read_file(path, ErrorKind::data);
+    ASSERT_GE(content.size(), kBytes - 'd');
+    ASSERT_EQ(content, std::string(content.size(), content.front()));
+  }
+  for (std::thread& writer : writers) writer.join();
+  EXPECT_EQ(failures, 0);
+  EXPECT_GT(reads, 10);
 }
 
 TEST(ReadFile, NamesAMissingFileAndRefusesAFolder) {
