@@ -15,6 +15,7 @@
 #include <limits>
 #include <new>
 #include <string>
+#include <system_error>
 
 namespace {
 
@@ -49,6 +50,15 @@ int report(const char* what, int code) {
   return code;
 }
 
+int out_of_memory(const std::string& what) {
+  return report(
+      ("out of memory: " + what.substr(0, what.find('\n')) +
+       "\nTry a smaller per_device_train_batch_size or max_length, gradient_checkpointing: "
+       "true, or quantization: nf4; finetune plan tells what each saves.")
+          .c_str(),
+      kResource);
+}
+
 int parse_and_run(int argc, char** argv) {
   CLI::App program("Adapts pretrained language models to a domain.", "finetune");
   program.set_version_flag("--version", "finetune " FINETUNE_VERSION);
@@ -78,20 +88,17 @@ int run(int argc, char** argv) {
   } catch (const finetune::Error& error) {
     return report(error.what(), error.exit_code());
   } catch (const std::bad_alloc&) {
-    return report("out of memory; try a smaller per_device_train_batch_size or max_length",
-                  kResource);
+    return out_of_memory("an allocation failed");
   } catch (const std::filesystem::filesystem_error& error) {
     return report(error.what(), kResource);
+  } catch (const std::system_error& error) {
+    return report(error.what(), kResource);  // a thread that the system refused
   } catch (const std::exception& error) {
     // LibTorch's allocators have no exception type of their own on the CPU.
     const std::string what = error.what();
     if (what.find("allocate memory") != std::string::npos ||
-        what.find("out of memory") != std::string::npos) {
-      return report(("out of memory; try a smaller per_device_train_batch_size or max_length\n" +
-                     what.substr(0, what.find('\n')))
-                        .c_str(),
-                    kResource);
-    }
+        what.find("out of memory") != std::string::npos)
+      return out_of_memory(what);
     return report(("a defect of finetune: " + what).c_str(), kDefect);
   }
 }

@@ -84,7 +84,7 @@ std::uint64_t MemoryLimits::usable_bytes() const {
 
 MemoryLimits memory_limits() {
   return {line_bytes("/proc/meminfo", "MemTotal:"), line_bytes("/proc/meminfo", "MemAvailable:"),
-          group_limit()};
+          group_limit(), line_bytes("/proc/meminfo", "SwapFree:")};
 }
 
 std::uint64_t resident_bytes() { return line_bytes("/proc/self/status", "VmRSS:"); }

@@ -9,6 +9,7 @@
 #include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
 #include "finetune/dataset/dataset.h"
+#include "finetune/plan/least_memory.h"
 #include "finetune/report/report.h"
 #include "finetune/train/evaluate.h"
 #include "finetune/train/trainer.h"
@@ -157,6 +158,7 @@ void run_train(const TrainOptions& options) {
   RunDir run(config.output_dir, start_of(options, config));
   const TextTools text = load_text_tools(config);
   const RunData data = open_run_data(config, text, read_model_config(config.model_name_or_path));
+  require_memory(config, data.train);
   CausalLM model = load_base(config, ModelUse::train);
   const Reference reference = reference_of(config, model, data);
   model.recompute_blocks = config.gradient_checkpointing == Recompute::on;

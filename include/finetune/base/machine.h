@@ -14,6 +14,7 @@ struct MemoryLimits {
   std::uint64_t total_bytes = 0;             ///< of the machine
   std::uint64_t available_bytes = 0;         ///< what the kernel could give without swapping
   std::optional<std::uint64_t> group_bytes;  ///< the lowest limit of the control groups (v1, v2)
+  std::uint64_t swap_bytes = 0;              ///< free
 
   /// What a process that starts now can have.
   std::uint64_t usable_bytes() const;
