@@ -36,23 +36,35 @@ std::map<std::string, std::string> metadata_of(const Dataset& dataset) {
           {"truncated", std::to_string(s.truncated)}};
 }
 
-/// The numbers of all examples one after another.
-std::map<std::string, Tensor> flatten(const Dataset& dataset) {
+constexpr std::int64_t kOriginNumbers = 3;  // tokens, file, line
+
+/// The tensors of a data set; each is made when it is its turn to be written.
+std::vector<TensorPlan> planned_tensors(const Dataset& dataset) {
   const auto examples = static_cast<std::int64_t>(dataset.examples.size());
-  Tensor ids = at::empty({dataset.summary.tokens}, at::kInt),
-         supervised = at::empty({dataset.summary.tokens}, at::kByte);
-  Tensor origins = at::empty({examples, 3}, at::kLong);  // tokens, file, line
-  auto* next_id = ids.mutable_data_ptr<std::int32_t>();
-  auto* next_mark = supervised.mutable_data_ptr<std::uint8_t>();
-  auto* origin = origins.mutable_data_ptr<std::int64_t>();
-  for (const Example& example : dataset.examples) {
-    next_id = std::copy(example.input_ids.begin(), example.input_ids.end(), next_id);
-    next_mark = std::copy(example.supervised.begin(), example.supervised.end(), next_mark);
-    *origin++ = static_cast<std::int64_t>(example.input_ids.size());
-    *origin++ = example.origin.file;
-    *origin++ = example.origin.line;
+  return {{"origins", at::kLong, {examples, kOriginNumbers}},
+          {"input_ids", at::kInt, {dataset.summary.tokens}},
+          {"supervised", at::kByte, {dataset.summary.tokens}}};
+}
+
+Tensor flatten(const Dataset& dataset, const TensorPlan& plan) {
+  Tensor tensor = at::empty(plan.shape, plan.dtype);
+  if (plan.name == "input_ids") {
+    auto* next = tensor.mutable_data_ptr<std::int32_t>();
+    for (const Example& example : dataset.examples)
+      next = std::copy(example.input_ids.begin(), example.input_ids.end(), next);
+  } else if (plan.name == "supervised") {
+    auto* next = tensor.mutable_data_ptr<std::uint8_t>();
+    for (const Example& example : dataset.examples)
+      next = std::copy(example.supervised.begin(), example.supervised.end(), next);
+  } else {
+    auto* next = tensor.mutable_data_ptr<std::int64_t>();
+    for (const Example& example : dataset.examples) {
+      *next++ = static_cast<std::int64_t>(example.input_ids.size());
+      *next++ = example.origin.file;
+      *next++ = example.origin.line;
+    }
   }
-  return {{"input_ids", ids}, {"supervised", supervised}, {"origins", origins}};
+  return tensor;
 }
 
 Dataset unflatten(const SafetensorsFile& file) {
@@ -67,7 +79,7 @@ Dataset unflatten(const SafetensorsFile& file) {
   const auto* next_mark = supervised.const_data_ptr<std::uint8_t>();
   const auto* const last_id = next_id + ids.numel();
   const auto* origin = origins.const_data_ptr<std::int64_t>();
-  for (std::int64_t i = 0; i < origins.size(0); ++i, origin += 3) {
+  for (std::int64_t i = 0; i < origins.size(0); ++i, origin += kOriginNumbers) {
     const std::int64_t tokens = origin[0];
     if (tokens < 0 || tokens > last_id - next_id || ids.numel() != supervised.numel())
       throw std::out_of_range("lengths");
@@ -113,7 +125,9 @@ void DatasetCache::write(const std::string& key, const Dataset& dataset) const {
   if (folder_.empty()) return;
   try {
     make_folder(folder_);
-    write_safetensors(file_of(key), flatten(dataset), metadata_of(dataset));
+    write_safetensors(
+        file_of(key), planned_tensors(dataset),
+        [&](const TensorPlan& plan) { return flatten(dataset, plan); }, metadata_of(dataset));
     prune();
     log_verbose("data", "the tokens are kept in {}", file_of(key).string());
   } catch (const std::exception& error) {

@@ -2,6 +2,7 @@
 
 #include "dataset/cache.h"
 #include "dataset/row_formats.h"
+#include "dataset/row_hash.h"
 #include "dataset/tokenize.h"
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
@@ -61,8 +62,8 @@ class DatasetReader {
       JsonRowReader reader(spec.path, spec.path, options_.max_row_bytes);
       while (read_block(reader, format, spec.path, rows)) {
       }
-      identity_ += fmt::format("{} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format,
-                               spec.weight, nlohmann::json(spec.fields).dump());
+      identity_.add(fmt::format("{} {} {} {}\n", file_hash(spec.path, ErrorKind::data), spec.format,
+                                spec.weight, nlohmann::json(spec.fields).dump()));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::data) throw;
       problems_.emplace_back(error.what());
@@ -84,17 +85,17 @@ class DatasetReader {
       dataset_.summary.supervised_tokens += example.supervised_tokens;
       dataset_.summary.longest = std::max(dataset_.summary.longest, tokens);
     }
-    identity_ +=
-        fmt::format("{} {} {} {} {} {} {}\n", template_.name(), tokenizer_.vocab_size(),
-                    options_.max_length, to_string(options_.overlength), options_.train_on_prompt,
-                    options_.seed, nlohmann::json(options_.system_prompt.value_or("")).dump());
+    identity_.add(fmt::format("{} {} {} {} {} {} {}\n", template_.name(), tokenizer_.vocab_size(),
+                              options_.max_length, to_string(options_.overlength),
+                              options_.train_on_prompt, options_.seed,
+                              nlohmann::json(options_.system_prompt.value_or("")).dump()));
     // The tokens themselves: another tokenizer of the same size, or another wording of a template,
     // is another data set.
     for (const Example& example : dataset_.examples) {
-      identity_ += content_hash(std::as_bytes(std::span(example.input_ids)));
-      identity_ += content_hash(std::as_bytes(std::span(example.supervised)));
+      identity_.add(content_hash(std::as_bytes(std::span(example.input_ids))));
+      identity_.add(content_hash(std::as_bytes(std::span(example.supervised))));
     }
-    dataset_.content_hash = content_hash(identity_);
+    dataset_.content_hash = identity_.hex();
     return std::move(dataset_);
   }
 
@@ -235,6 +236,11 @@ class DatasetReader {
 
   /// Whole passes over the file, then the rows chosen for the fraction.
   void append_weighted(FileRows rows, double weight) {
+    if (weight == 1.0 && dataset_.examples.empty()) {  // so that nothing is held twice
+      dataset_.examples = std::move(rows.examples);
+      dataset_.texts = std::move(rows.texts);
+      return;
+    }
     const std::int64_t each = dataset_.examples_per_row;
     const auto count = static_cast<std::int64_t>(rows.examples.size()) / each;
     const auto passes = static_cast<std::int64_t>(std::floor(weight));
@@ -265,7 +271,7 @@ class DatasetReader {
   const ChatTemplate& template_;
   const DatasetOptions& options_;
   Dataset dataset_;
-  std::string identity_;  ///< what content_hash is of
+  StreamHash identity_;  ///< what content_hash is of
   std::vector<std::string> problems_;
 };
 
