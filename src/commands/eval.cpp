@@ -1,5 +1,6 @@
 #include "commands/answer_scoring.h"
 #include "commands/eval_report.h"
+#include "commands/run_data.h"
 #include "commands/session.h"
 #include "finetune/base/error.h"
 #include "finetune/base/file.h"
@@ -115,11 +116,13 @@ class Evaluation {
   }
 
   void run() {
-    DatasetOptions data_options =
-        dataset_options(config_, read_model_config(config_.model_name_or_path).longest_sequence());
+    const ModelConfig model_config = read_model_config(config_.model_name_or_path);
+    DatasetOptions data_options = dataset_options(config_, model_config.longest_sequence());
     data_options.keep_texts = true;
-    for (const DatasetSpec& spec : config_.eval_datasets)
+    for (const DatasetSpec& spec : config_.eval_datasets) {
       data_.push_back(open_dataset({spec}, *text_.tokenizer, *text_.chat_template, data_options));
+      require_embeddings(data_.back(), text_, model_config);
+    }
     if (options_.generate) {
       scoring_.emplace(config_);
       if (config_.format_check) scoring_->need(*config_.format_check, "format_check");

@@ -1,5 +1,6 @@
 #include "commands/run_data.h"
 
+#include "finetune/base/error.h"
 #include "finetune/base/log.h"
 #include "finetune/base/text.h"
 #include "finetune/dataset/overlap.h"
@@ -87,8 +88,25 @@ void limit(Dataset& data, Overlength overlength, Overlong& overlong) {
 
 }  // namespace
 
+void require_embeddings(const Dataset& data, const TextTools& text, const ModelConfig& model) {
+  for (const Example& example : data.examples) {
+    const auto beyond = std::find_if(example.input_ids.begin(), example.input_ids.end(),
+                                     [&](std::int32_t id) { return id >= model.vocab_size; });
+    if (beyond == example.input_ids.end()) continue;
+    const std::int32_t ids[] = {*beyond};
+    fail(ErrorKind::model,
+         "{}: holds the token '{}' with the id {}, but the model has embeddings for {} tokens "
+         "(vocab_size). Is it the tokenizer of this model? To enlarge the model, with "
+         "transformers: model.resize_token_embeddings({}), then save it",
+         data.where(example), text.tokenizer->decode(ids, false), *beyond, model.vocab_size,
+         text.tokenizer->vocab_size());
+  }
+}
+
 RunData open_run_data(const Config& config, const TextTools& text, const ModelConfig& model) {
   RunData data = open_data(config, text, dataset_options(config, model.longest_sequence()));
+  require_embeddings(data.train, text, model);
+  if (data.eval) require_embeddings(*data.eval, text, model);
   tell("train", data.train);
   if (data.eval) tell("eval", *data.eval);
   tell_overlap(data);
@@ -100,6 +118,8 @@ RunData open_planned_data(const Config& config, const TextTools& text, const Mod
   DatasetOptions options = dataset_options(config, model.longest_sequence());
   overlong.max_length = std::exchange(options.max_length, std::numeric_limits<std::int64_t>::max());
   RunData data = open_data(config, text, options);
+  require_embeddings(data.train, text, model);
+  if (data.eval) require_embeddings(*data.eval, text, model);
   limit(data.train, config.overlength, overlong);
   Overlong ignored{0, 0, overlong.max_length};
   if (data.eval) limit(*data.eval, config.overlength, ignored);

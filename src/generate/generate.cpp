@@ -196,6 +196,16 @@ class Decoder {
 std::vector<Generation> generate(const CausalLM& model,
                                  const std::vector<std::vector<std::int32_t>>& prompts,
                                  const GenerateOptions& options) {
+  for (const std::vector<std::int32_t>& prompt : prompts) {
+    for (const std::int32_t id : prompt) {
+      if (id < model.config.vocab_size) continue;
+      fail(ErrorKind::model,
+           "the prompt holds the token id {}, but the model has embeddings for {} tokens "
+           "(vocab_size). Is it the tokenizer of this model? To enlarge the model, with "
+           "transformers: model.resize_token_embeddings({}), then save it",
+           id, model.config.vocab_size, id + 1);
+    }
+  }
   const at::NoGradGuard no_grad;
   return Decoder(model, options, prompts).run();
 }

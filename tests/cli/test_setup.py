@@ -1,6 +1,7 @@
 """`finetune init` and `finetune doctor`."""
 
 import json
+import subprocess
 
 import program
 import pytest
@@ -29,3 +30,15 @@ def test_doctor():
     assert report["cores"] >= 1 and report["float32_gflops"] > 0
     assert 0 < report["available_memory_bytes"] <= report["memory_bytes"]
     assert str(report["cores"]) + " cores usable" in program.run("doctor").stdout
+
+
+def test_no_network_is_asked_for(tmp_path, keys):
+    """A machine without any network trains the same bytes."""
+    arguments = [program.train_arguments(tmp_path / name, **keys) for name in ("without", "with")]
+    done = subprocess.run(["unshare", "-n", program.BIN, *map(str, arguments[0])], capture_output=True, text=True, timeout=300)
+    if "unshare" in done.stderr:
+        pytest.skip("network namespaces are not permitted here")
+    assert done.returncode == 0, done.stderr
+    program.run(*arguments[1])
+    assert program.snapshot(tmp_path / "without/out", ["adapter_model.safetensors"]) == \
+        program.snapshot(tmp_path / "with/out", ["adapter_model.safetensors"])

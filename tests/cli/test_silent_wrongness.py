@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import toy
@@ -47,10 +48,11 @@ def trained_text(chat_model, data, template, *more):
 def spans(text):
     """Marked text as [(trained, text)]."""
     parts, trained = [], False
-    for piece in text.replace("[[", "\0[[").replace("]]", "]]\0").split("\0"):
-        trained = piece.startswith("[[")
-        if piece.removeprefix("[[").removesuffix("]]"):
-            parts.append((trained, piece.removeprefix("[[").removesuffix("]]")))
+    for piece in re.split(r"(\[\[|\]\](?!\]))", text):  # a token may end in a bracket itself
+        if piece in ("[[", "]]"):
+            trained = piece == "[["
+        elif piece:
+            parts.append((trained, piece))
     return parts
 
 

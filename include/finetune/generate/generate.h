@@ -35,7 +35,8 @@ struct GenerateOptions {
 /// pass; the next prompt takes the place of one that is finished, in the same pass. A prompt's
 /// result does not depend on the others, but for the rounding of sums. Stops early, with
 /// finish_reason "interrupted", when interrupt_signal() is set. Prompts must not be empty; throws
-/// Error(data) for one that leaves no room below the model's longest_sequence().
+/// Error(data) for one that leaves no room below the model's longest_sequence(), and Error(model)
+/// for a token without an embedding.
 std::vector<Generation> generate(const CausalLM& model,
                                  const std::vector<std::vector<std::int32_t>>& prompts,
                                  const GenerateOptions& options);
