@@ -45,7 +45,8 @@ def result(out):
     """What must not depend on interruptions; the times in metrics.jsonl may."""
     last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     files = {f"{path.parent.name}/{path.name}": path.read_bytes()
-             for folder in (out, last) for path in folder.iterdir() if path.suffix in (".safetensors", ".json")}
+             for folder in (out, last) for path in folder.iterdir()
+             if path.suffix in (".safetensors", ".json") and path.name != "report.json"}  # which tells times
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return files, [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
 

@@ -15,7 +15,7 @@ from test_kills import ENVIRONMENT, result
 STEPS = int(os.environ.get("FINETUNE_SOAK_STEPS", "10000"))
 ROWS = int(os.environ.get("FINETUNE_SOAK_ROWS", "100000"))
 # What a row of 10 tokens may take while it is read, and while it is trained on: see docs/reliability.md.
-MOST_BYTES_A_ROW = 500
+MOST_BYTES_A_ROW = 350
 PAGE = os.sysconf("SC_PAGESIZE")
 
 
@@ -33,7 +33,7 @@ def last_line(path):
 
 
 def watched(arguments, out, every=0.2, cache=None):
-    """Runs the program; returns samples of (step, resident bytes, open files)."""
+    """Runs the program; returns samples of (step, resident bytes, open files, seconds of the processor)."""
     environment = {**ENVIRONMENT, **({"FINETUNE_CACHE_DIR": str(cache)} if cache else {})}
     samples = []
     with open(out.parent / "log", "w+") as log:
@@ -44,7 +44,9 @@ def watched(arguments, out, every=0.2, cache=None):
             try:
                 resident = int((folder / "statm").read_text().split()[1]) * PAGE
                 files = len(list((folder / "fd").iterdir()))
-                samples.append((last_line(out / "metrics.jsonl")["step"], resident, files))
+                ticks = sum(map(int, (folder / "stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+                step = last_line(out / "metrics.jsonl")["step"]
+                samples.append((step, resident, files, ticks / os.sysconf("SC_CLK_TCK")))
             except (OSError, KeyError, IndexError, ValueError):
                 pass  # it has not begun, or has ended
         log.seek(0)
@@ -72,14 +74,13 @@ def test_ten_thousand_steps_grow_nothing(tmp_path, small, rows_file):
     files = [max(sample[2] for sample in part) for part in (first, last)]
     lines = metrics(tmp_path / "out")
     assert len(lines) == STEPS
-    seconds = [line["step_seconds"] for line in lines]
-    tenth = STEPS // 10
-    fast = [statistics.quantiles(part, n=10)[2] for part in (seconds[tenth // 2:tenth * 3 // 2], seconds[-tenth:])]
+    # Of the processor: other programs on the machine make the clock's seconds longer.
+    seconds = [(part[-1][3] - part[0][3]) / (part[-1][0] - part[0][0]) for part in (first, last)]
     print(f"{STEPS} steps: resident {resident[0] / 2**20:.2f} -> {resident[1] / 2**20:.2f} MiB, files {files[0]} -> {files[1]}, "
-          f"a step {fast[0] * 1e3:.3f} -> {fast[1] * 1e3:.3f} ms")
+          f"a step with its share of evaluations and checkpoints {seconds[0] * 1e3:.3f} -> {seconds[1] * 1e3:.3f} ms of the processor")
     assert resident[1] - resident[0] < 1 << 20, resident
     assert files[1] <= files[0], files
-    assert fast[1] < 1.3 * fast[0], fast  # other programs on the machine cost something
+    assert seconds[1] < 1.2 * seconds[0], seconds
 
 
 def short_rows(path, count):
