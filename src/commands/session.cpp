@@ -117,8 +117,7 @@ TextTools load_text_tools(const Config& config) {
   return tools;
 }
 
-CausalLM load_base(const Config& config, ModelUse use) {
-  const auto begin = std::chrono::steady_clock::now();
+LoadOptions load_options(const Config& config, ModelUse use) {
   LoadOptions options;
   options.device = resolve_device(config.device);
   options.dtype =
@@ -130,6 +129,12 @@ CausalLM load_base(const Config& config, ModelUse use) {
     fail(ErrorKind::config, "quantization: {} runs on the CPU in this version; use device: cpu",
          to_string(config.quantization));
   }
+  return options;
+}
+
+CausalLM load_base(const Config& config, ModelUse use) {
+  const auto begin = std::chrono::steady_clock::now();
+  const LoadOptions options = load_options(config, use);
   CausalLM model = load_model(config.model_name_or_path, options);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

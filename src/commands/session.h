@@ -47,6 +47,9 @@ struct TextTools {
 };
 TextTools load_text_tools(const Config& config);
 
+/// How the configuration wants the base model loaded. Throws Error(config) where it cannot be.
+LoadOptions load_options(const Config& config, ModelUse use);
+
 /// Loads the base model on the device and in the type that the configuration asks for, and says so.
 CausalLM load_base(const Config& config, ModelUse use);
 

@@ -17,7 +17,7 @@ namespace finetune {
 
 namespace {
 
-enum class Kind { answer, number, regex, schema, length, command };
+enum class Kind { answer, number, regex, schema, length, command, adapter };
 
 struct Word {
   const char* name;
@@ -26,9 +26,10 @@ struct Word {
 };
 
 constexpr Word kWords[] = {
-    {"answer", Kind::answer, nullptr},  {"number", Kind::number, nullptr},
-    {"regex", Kind::regex, "PATTERN"},  {"schema", Kind::schema, "FILE"},
-    {"length", Kind::length, "TOKENS"}, {"command", Kind::command, "COMMAND"},
+    {"answer", Kind::answer, nullptr},    {"number", Kind::number, nullptr},
+    {"regex", Kind::regex, "PATTERN"},    {"schema", Kind::schema, "FILE"},
+    {"length", Kind::length, "TOKENS"},   {"command", Kind::command, "COMMAND"},
+    {"adapter", Kind::adapter, "FOLDER"},
 };
 
 std::string list_of_words() {
@@ -79,7 +80,8 @@ struct Rewards::Function {
   double weight = 1;
   std::optional<FormatCheck> check = std::nullopt;  // regex, schema
   std::int64_t tokens = 0;                          // length
-  std::string command = {};
+  std::string command = {}, folder = {};
+  AnswerJudge judge = {};  // adapter
 
   /// One entry of `reward_funcs`. Throws Error(config).
   static Function read(const std::string& text, const std::string& where);
@@ -90,11 +92,6 @@ Rewards::Function Rewards::Function::read(const std::string& text, const std::st
   const std::size_t colon = text.find(':');
   const std::string name = text.substr(0, colon);
   const std::string argument = colon == text.npos ? "" : text.substr(colon + 1);
-  if (name == "adapter") {
-    fail(ErrorKind::config,
-         "{}: '{}': rewards of a reward adapter are not in this version; it has: {}", where, text,
-         list_of_words());
-  }
   const Word* word = std::find_if(std::begin(kWords), std::end(kWords),
                                   [&](const Word& each) { return name == each.name; });
   if (word == std::end(kWords)) {
@@ -123,6 +120,9 @@ Rewards::Function Rewards::Function::read(const std::string& text, const std::st
     case Kind::command:
       function.command = argument;
       break;
+    case Kind::adapter:
+      function.folder = argument;
+      break;
     case Kind::answer:
     case Kind::number:
       break;
@@ -144,12 +144,13 @@ double Rewards::Function::of(const Completion& answer) const {
       return 1 - std::clamp(over, 0.0, 1.0);
     }
     case Kind::command:
+    case Kind::adapter:
       break;
   }
-  fail(ErrorKind::internal, "a command rewards all answers at once");
+  fail(ErrorKind::internal, "a command or an adapter rewards all answers at once");
 }
 
-Rewards::Rewards(const Config& config) {
+Rewards::Rewards(const Config& config, const OpenJudge& open_judge) {
   const auto place = [&](const char* key) {
     const auto found = config.origins.find(key);
     return (found == config.origins.end() ? "" : found->second + ": ") + key;
@@ -182,6 +183,9 @@ Rewards::Rewards(const Config& config) {
   }
   if (!problems.empty()) throw Error(ErrorKind::config, join_problems(problems));
   for (std::size_t i = 0; i < weights.size(); ++i) functions_[i].weight = weights[i];
+  for (Function& function : functions_) {
+    if (function.kind == Kind::adapter) function.judge = open_judge(function.folder);
+  }
 }
 
 Rewards::~Rewards() = default;
@@ -205,10 +209,12 @@ std::optional<RewardTable> Rewards::of(const std::vector<Completion>& answers) c
       std::vector<std::string> lines;
       for (const Completion& answer : answers) lines.push_back(command_line(answer));
       rewards = run_scorer({function.command, "reward_funcs: command"}, lines);
-      if (rewards.size() != answers.size()) return std::nullopt;
+    } else if (function.kind == Kind::adapter) {
+      rewards = function.judge(answers);
     } else {
       for (const Completion& answer : answers) rewards.push_back(function.of(answer));
     }
+    if (rewards.size() != answers.size()) return std::nullopt;
     for (std::size_t i = 0; i < rewards.size(); ++i) table.total[i] += function.weight * rewards[i];
     table.by_function.push_back(std::move(rewards));
   }

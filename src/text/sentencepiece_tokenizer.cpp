@@ -5,6 +5,7 @@
 #include "text/utf8.h"
 
 #include <algorithm>
+#include <exception>
 #include <limits>
 
 namespace finetune {
@@ -13,10 +14,16 @@ namespace {
 
 void load_or_fail(sentencepiece::SentencePieceProcessor& processor, const std::string& model,
                   const std::string& where) {
-  const auto status = processor.LoadFromSerializedProto(model);
-  if (!status.ok()) {
+  std::string problem;
+  try {
+    const auto status = processor.LoadFromSerializedProto(model);
+    if (!status.ok()) problem = status.error_message();
+  } catch (const std::exception& error) {  // of its trie, for an empty piece
+    problem = error.what();
+  }
+  if (!problem.empty()) {
     fail(ErrorKind::model, "{}: not a sentencepiece model ({}); is the file complete?", where,
-         status.error_message());
+         problem);
   }
 }
 

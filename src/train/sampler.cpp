@@ -63,7 +63,8 @@ std::optional<Sampled> Sampler::sample(const CausalLM& model, const Dataset& dat
     std::vector<std::int32_t> ids = answers[i].ids;
     if (answers[i].stop_id >= 0) ids.push_back(answers[i].stop_id);
     completions.push_back({data.texts[row].prompt, tools_.tokenizer.decode(answers[i].ids, true),
-                           data.texts[row].reference, ids});
+                           data.texts[row].reference, ids,
+                           sampled.prompts[i / static_cast<std::size_t>(options.copies)]});
     sampled.answers.push_back(std::move(ids));
     sampled.cut.push_back(answers[i].stop_id < 0);
   }

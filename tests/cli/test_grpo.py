@@ -28,13 +28,6 @@ def lines_of(out):
     return [{key: value for key, value in line.items() if key not in TIMES} for line in metrics(out)]
 
 
-def outcome(out):
-    """What must not depend on interruptions; the report tells times."""
-    files, lines = result(out)
-    files.pop("out/report.json")
-    return files, lines
-
-
 def script(path, text):
     path.write_text("import json, sys\nrows = [json.loads(line) for line in sys.stdin]\n" + text)
     return f"command:{sys.executable} {path}"
@@ -115,7 +108,7 @@ def kill_points(folder, settings, **changes):
         process.kill()
         process.communicate()
     finish(part)
-    return outcome(folder / "whole/out"), outcome(folder / "part/out")
+    return result(folder / "whole/out"), result(folder / "part/out")
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_iterations": 3, "beta": 0.1, "lora_dropout": 0.1, "gradient_accumulation_steps": 2},
@@ -168,7 +161,7 @@ for row in rows: print(len(row["completion"]))
     _, text = process.communicate(timeout=60)
     assert process.returncode == 143 and time.monotonic() - began < 10, text.decode()
     finish(part)
-    assert outcome(tmp_path / "part/out") == outcome(tmp_path / "whole/out")
+    assert result(tmp_path / "part/out") == result(tmp_path / "whole/out")
 
 
 @pytest.mark.parametrize("judge, message", [
@@ -203,7 +196,7 @@ else:
     ({"reward_funcs": ["regex:("]}, 2, "reward_funcs: regex: '(' is no regular expression"),
     ({"reward_funcs": ["schema:missing.json"]}, 2, "missing.json"),
     ({"reward_funcs": ["length:none"]}, 2, "expected a number of tokens above 0"),
-    ({"reward_funcs": ["adapter:runs/reward"]}, 2, "rewards of a reward adapter are not in this version"),
+    ({"reward_funcs": ["adapter:runs/reward"]}, 4, "runs/reward"),
     ({"reward_weights": [1]}, 2, "reward_weights has 1 numbers, and reward_funcs 2 rewards"),
     ({"num_generations": 1}, 2, "num_generations"),
     ({"per_device_train_batch_size": None, "tokens_per_batch": 100}, 2, "expected per_device_train_batch_size, in prompts"),
@@ -254,6 +247,22 @@ def test_a_nonfinite_step_is_left_out(tmp_path, settings):
     keys = {**settings, "max_steps": 12, "optim": "sgd", "max_grad_norm": 0, "learning_rate": 1e30, "lr_scheduler_type": "constant"}
     done = run(*train_arguments(tmp_path, **keys), expect=6)
     assert "rows.jsonl:" in done.stderr and "is not finite" in done.stderr or "the loss is" in done.stderr
+
+
+def test_a_reward_adapter_judges(tmp_path, settings):
+    """What stage reward has learned to prefer is what grpo makes likelier."""
+    pairs = write_rows(tmp_path / "pairs.jsonl", [{"prompt": row["prompt"], "chosen": " pod pod", "rejected": " node a node"}
+                                                  for row in toy.rows(8, seed=3)])
+    reward = train(tmp_path / "reward", model_name_or_path=settings["model_name_or_path"], datasets=[pairs], template="none", stage="reward",
+                   learning_rate=1e-2, max_steps=10, lora_rank=4, num_threads=1)
+    keys = {**settings, "reward_funcs": [f"adapter:{reward}"], "max_steps": 12, "lr_scheduler_type": "constant", "learning_rate": 3e-2}
+    out = train(tmp_path / "grpo", **keys)
+    lines = [line["rewards/adapter/mean"] for line in metrics(out)]
+    assert all(line["reward"] == line["rewards/adapter/mean"] for line in metrics(out))
+    assert sum(lines[-4:]) > sum(lines[:4])
+    plain = train(tmp_path / "plain", **{**settings, "max_steps": 1})
+    done = run(*train_arguments(tmp_path, **{**settings, "reward_funcs": [f"adapter:{plain}"]}), expect=4)
+    assert "has no head that makes scores" in done.stderr
 
 
 WANTED = re.compile(r'\{"image":\s?"([^"\n]+)",\s?"port":\s?(\d+)')

@@ -62,7 +62,7 @@ const std::map<std::string, std::string> kDocumented = {{"method", "lora"},
                                                         {"disk_retry_seconds", "600"},
                                                         {"on_nonfinite", "stop"},
                                                         {"prefix_sharing", "auto"},
-                                                        {"beta", "0.1"},
+                                                        {"beta", "null"},
                                                         {"reference_adapter", "null"},
                                                         {"num_threads", "null"}};
 
@@ -74,6 +74,8 @@ TEST(LoadConfig, EmptyFileIsTheDocumentedDefaults) {
 }
 
 TEST(LoadConfig, DefaultsThatFollowOtherSettings) {
+  EXPECT_EQ(values_of(load_text("stage: dpo"))["beta"], "0.1");
+  EXPECT_EQ(values_of(load_text("stage: grpo"))["beta"], "0");
   EXPECT_EQ(load_text("method: full").resolved_learning_rate(), 1e-5);
   EXPECT_EQ(load_text("method: adapter").resolved_learning_rate(), 2e-4);
   EXPECT_EQ(load_text("adapter_placement: houlsby").resolved_adapter_scaling(), 1.0);

@@ -18,10 +18,21 @@ Config config_of(std::vector<std::string> functions, std::vector<double> weights
   return config;
 }
 
+/// A judge that wants long answers.
+AnswerJudge judge_length(const std::string& folder) {
+  if (folder == "missing") fail(ErrorKind::model, "missing: no such folder");
+  return [](const std::vector<Completion>& answers) {
+    std::vector<double> scores;
+    for (const Completion& answer : answers)
+      scores.push_back(static_cast<double>(answer.prompt_ids.size() + answer.ids.size()));
+    return scores;
+  };
+}
+
 /// The reward of one answer by one function.
 double reward(const std::string& function, const std::string& completion,
               const std::string& reference = "", std::size_t tokens = 1) {
-  const Rewards rewards(config_of({function}));
+  const Rewards rewards(config_of({function}), judge_length);
   return rewards.of({{"p", completion, reference, std::vector<std::int32_t>(tokens, 5)}})->total[0];
 }
 
@@ -84,23 +95,33 @@ TEST(Rewards, LengthFallsToNothingAtTwiceTheTokens) {
 }
 
 TEST(Rewards, CommandReadsAllAnswers) {
-  const Rewards rewards(config_of({"command:sed 's/.*\"completion\":\"\\([0-9]*\\)\".*/\\1/'"}));
+  const Rewards rewards(config_of({"command:sed 's/.*\"completion\":\"\\([0-9]*\\)\".*/\\1/'"}),
+                        judge_length);
   const RewardTable table = *rewards.of({{"p", "3", "r", {1}}, {"p", "41", "r", {1, 2}}});
   EXPECT_EQ(table.total, (std::vector<double>{3, 41}));
 }
 
 TEST(Rewards, SumsAreWeighted) {
-  const Rewards rewards(config_of({"regex:a+", "regex:.{3}", "answer"}, {1, -0.5, 2}));
+  const Rewards rewards(config_of({"regex:a+", "regex:.{3}", "answer"}, {1, -0.5, 2}),
+                        judge_length);
   EXPECT_EQ(rewards.names(), (std::vector<std::string>{"regex", "regex_2", "answer"}));
   const RewardTable table = *rewards.of({{"p", "aaa", "aaa", {1}}, {"p", "abc", "x", {1}}});
   EXPECT_EQ(table.by_function, (std::vector<std::vector<double>>{{1, 0}, {1, 1}, {1, 0}}));
   EXPECT_EQ(table.total, (std::vector<double>{2.5, -0.5}));
 }
 
+TEST(Rewards, AnAdapterJudgesPromptAndAnswer) {
+  const Rewards rewards(config_of({"adapter:runs/reward"}, {0.5}), judge_length);
+  const auto table = rewards.of({{"p", "a", "", {1, 2}, {3, 4, 5}}, {"p", "b", "", {1}, {3}}});
+  EXPECT_EQ(table->total, (std::vector<double>{2.5, 1}));
+  EXPECT_EQ(rewards.names(), std::vector<std::string>{"adapter"});
+  EXPECT_THROW(Rewards(config_of({"adapter:missing"}), judge_length), Error);
+}
+
 TEST(Rewards, EveryProblemIsToldWithItsPlace) {
   const auto message = [](const Config& config) {
     try {
-      const Rewards rewards(config);
+      const Rewards rewards(config, judge_length);
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::config);
       return std::string(error.what());
@@ -108,8 +129,7 @@ TEST(Rewards, EveryProblemIsToldWithItsPlace) {
     return std::string("nothing is wrong");
   };
   const std::string several = message(config_of(
-      {"anwser", "answer:x", "regex", "regex:(", "schema:/no/file", "length:0", "adapter:runs/r"},
-      {1}));
+      {"anwser", "answer:x", "regex", "regex:(", "schema:/no/file", "length:0", "adapter"}, {1}));
   for (const char* part :
        {"grpo.yaml:7: reward_funcs: 'anwser' is no reward; expected one of: answer, number, "
         "regex:PATTERN",
@@ -118,8 +138,7 @@ TEST(Rewards, EveryProblemIsToldWithItsPlace) {
         "grpo.yaml:7: reward_funcs: regex: '(' is no regular expression",
         "grpo.yaml:7: reward_funcs: 'schema:/no/file': /no/file",
         "grpo.yaml:7: reward_funcs: 'length:0': expected a number of tokens above 0",
-        "grpo.yaml:7: reward_funcs: 'adapter:runs/r': rewards of a reward adapter are not in this "
-        "version",
+        "grpo.yaml:7: reward_funcs: 'adapter': expected adapter:FOLDER",
         "grpo.yaml:8: reward_weights has 1 numbers, and reward_funcs 7 rewards"}) {
     EXPECT_NE(several.find(part), std::string::npos) << part << "\n--- in\n" << several;
   }
@@ -127,8 +146,8 @@ TEST(Rewards, EveryProblemIsToldWithItsPlace) {
 }
 
 TEST(Rewards, ReferencesThatCannotBeCompared) {
-  const Rewards number(config_of({"number"})), answer(config_of({"answer"})),
-      regex(config_of({"regex:a"}));
+  const Rewards number(config_of({"number"}), judge_length),
+      answer(config_of({"answer"}), judge_length), regex(config_of({"regex:a"}), judge_length);
   EXPECT_NE(number.reference_problem("none"), "");
   EXPECT_EQ(number.reference_problem("it is 4"), "");
   EXPECT_NE(answer.reference_problem(" the ."), "");

@@ -3,6 +3,7 @@
 #include "finetune/config/config.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,7 +18,13 @@ struct Completion {
   std::string completion;         ///< without the token that ends it
   std::string reference;          ///< the row's own answer
   std::vector<std::int32_t> ids;  ///< with the token that ends it
+  std::vector<std::int32_t> prompt_ids = {};
 };
+
+/// Scores of answers by a reward model, one for each; fewer when interrupt_signal() came.
+using AnswerJudge = std::function<std::vector<double>(const std::vector<Completion>&)>;
+/// Opens the reward adapter of `adapter:FOLDER`.
+using OpenJudge = std::function<AnswerJudge(const std::string& folder)>;
 
 /// Rewards of answers, function by function.
 struct RewardTable {
@@ -28,8 +35,9 @@ struct RewardTable {
 /// The reward functions of a configuration: what stage grpo makes likelier.
 class Rewards {
  public:
-  /// Reads `reward_funcs` and `reward_weights`. Throws Error(config) with every problem of them.
-  explicit Rewards(const Config& config);
+  /// Reads `reward_funcs` and `reward_weights`. Throws Error(config) with every problem of them, or
+  /// what `open_judge` throws.
+  Rewards(const Config& config, const OpenJudge& open_judge);
   ~Rewards();
   Rewards(const Rewards&) = delete;
   Rewards& operator=(const Rewards&) = delete;
@@ -39,7 +47,7 @@ class Rewards {
   /// Why a row's own answer is none that the functions can compare with; "" where it is one.
   std::string reference_problem(const std::string& reference) const;
   /// Throws Error(config) when a user's command or pattern fails. Empty when interrupt_signal()
-  /// came while a command ran.
+  /// came while a command or a reward model ran.
   std::optional<RewardTable> of(const std::vector<Completion>& answers) const;
 
  private:
