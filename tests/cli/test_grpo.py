@@ -196,7 +196,6 @@ else:
     ({"reward_funcs": ["regex:("]}, 2, "reward_funcs: regex: '(' is no regular expression"),
     ({"reward_funcs": ["schema:missing.json"]}, 2, "missing.json"),
     ({"reward_funcs": ["length:none"]}, 2, "expected a number of tokens above 0"),
-    ({"reward_funcs": ["adapter:runs/reward"]}, 4, "runs/reward"),
     ({"reward_weights": [1]}, 2, "reward_weights has 1 numbers, and reward_funcs 2 rewards"),
     ({"num_generations": 1}, 2, "num_generations"),
     ({"per_device_train_batch_size": None, "tokens_per_batch": 100}, 2, "expected per_device_train_batch_size, in prompts"),
@@ -255,11 +254,12 @@ def test_a_reward_adapter_judges(tmp_path, settings):
                                                   for row in toy.rows(8, seed=3)])
     reward = train(tmp_path / "reward", model_name_or_path=settings["model_name_or_path"], datasets=[pairs], template="none", stage="reward",
                    learning_rate=1e-2, max_steps=10, lora_rank=4, num_threads=1)
-    keys = {**settings, "reward_funcs": [f"adapter:{reward}"], "max_steps": 12, "lr_scheduler_type": "constant", "learning_rate": 3e-2}
+    keys = {**settings, "reward_funcs": [f"adapter:{reward}"], "num_generations": 8, "per_device_train_batch_size": 4,
+            "max_steps": 25, "lr_scheduler_type": "constant"}
     out = train(tmp_path / "grpo", **keys)
     lines = [line["rewards/adapter/mean"] for line in metrics(out)]
     assert all(line["reward"] == line["rewards/adapter/mean"] for line in metrics(out))
-    assert sum(lines[-4:]) > sum(lines[:4])
+    assert sum(lines[-5:]) / 5 > sum(lines[:5]) / 5 + 0.1, lines
     plain = train(tmp_path / "plain", **{**settings, "max_steps": 1})
     done = run(*train_arguments(tmp_path, **{**settings, "reward_funcs": [f"adapter:{plain}"]}), expect=4)
     assert "has no head that makes scores" in done.stderr
