@@ -2,8 +2,9 @@
 
 #include "finetune/base/error.h"
 #include "finetune/base/machine.h"
-#include "finetune/model/adapters.h"
 #include "finetune/train/objectives.h"
+#include "plan/alive_bytes.h"
+#include "plan/mapped_model.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -24,18 +25,6 @@ namespace finetune {
 namespace {
 
 constexpr int kRounds = 3;  // the fastest counts: other work only adds
-
-/// Bytes of tensors that are alive, and the most there were.
-class AliveBytes : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void*, std::int64_t bytes, std::size_t, std::size_t,
-                         c10::Device) override {
-    alive += bytes;
-    peak = std::max(peak, alive);
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-  std::int64_t alive = 0, peak = 0;
-};
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -152,8 +141,7 @@ Calibration calibrate(CausalLM& model, std::size_t blocks, const Config& config,
   convert(model, config, model.compute_dtype);
   const CausalLM::LinearBytes bytes = model.linear_bytes();
   result.stored_share = static_cast<double>(bytes.stored) / static_cast<double>(bytes.dense);
-  const bool whole = config.method == Method::full;
-  const auto parameters = whole ? unfreeze(model, config) : adapter_parameters(model, 1.0);
+  const std::vector<TrainableParameter> parameters = trained_of(model, config);
   if (parameters.empty()) {
     fail(ErrorKind::config,
          "the first {} blocks have nothing to train, and the plan is measured on them", used);

@@ -4,6 +4,7 @@
 #include "finetune/base/text.h"
 #include "finetune/model/adapters.h"
 #include "finetune/model/placement.h"
+#include "plan/mapped_model.h"
 
 #include <algorithm>
 
@@ -111,19 +112,11 @@ std::uint64_t LeastMemory::total() const {
 
 LeastMemory least_memory(const Config& config, const Dataset& train_data) {
   const at::ScalarType stored = stored_dtype(config.model_name_or_path);
-  LoadOptions options;
-  options.dtype = stored;  // nothing is copied
-  options.allow_extra_tensors = config.allow_extra_tensors;
-  CausalLM model = load_model(config.model_name_or_path, options);
+  CausalLM model = map_model(config);
   const std::uint64_t copied = copied_bytes(config, model, stored);
-  Config counted = config;  // what reads every weight has the size of what does not
-  if (counted.init_lora_weights.kind != LoraInit::Kind::adapter)
-    counted.init_lora_weights = LoraInit{};
-  counted.use_dora = false;
-  counted.stack_on_adapter.reset();
-  const bool whole = config.method == Method::full;
-  if (!whole) attach_new_adapter(model, counted);
-  const auto trained = whole ? unfreeze(model, counted) : adapter_parameters(model, 1.0);
+  const Config counted = countable(config);
+  if (config.method != Method::full) attach_new_adapter(model, counted);
+  const std::vector<TrainableParameter> trained = trained_of(model, counted);
   std::uint64_t values = 0;
   for (const TrainableParameter& parameter : trained)
     values += static_cast<std::uint64_t>(parameter.slot->numel());
@@ -137,7 +130,6 @@ LeastMemory least_memory(const Config& config, const Dataset& train_data) {
 }
 
 void require_memory(const Config& config, const LeastMemory& least, const MemoryLimits& limits) {
-  const bool group = limits.group_bytes && *limits.group_bytes < limits.available_bytes;
   const std::uint64_t there = limits.usable_bytes() + limits.swap_bytes;
   if (least.total() <= there) return;
   std::string parts;
@@ -147,8 +139,7 @@ void require_memory(const Config& config, const LeastMemory& least, const Memory
   fail(ErrorKind::resource,
        "the run needs at least {} of memory ({}), and there are {}: {}. finetune plan tells more. "
        "To change, one of:\n  - {}",
-       format_bytes(least.total()), parts, format_bytes(there),
-       group ? "the memory limit of this container" : "the free memory of this machine",
+       format_bytes(least.total()), parts, format_bytes(there), memory_bound(limits),
        join(advice(config), "\n  - "));
 }
 

@@ -7,6 +7,7 @@
 #include "finetune/model/placement.h"
 #include "finetune/train/step_plan.h"
 #include "plan/calibration.h"
+#include "plan/mapped_model.h"
 
 #include <algorithm>
 #include <cmath>
@@ -69,17 +70,6 @@ Trained count_trained(const std::vector<TrainableParameter>& parameters) {
     if (size >= 4096) trained.large_padded += padded;
   }
   return trained;
-}
-
-/// Settings for counting and measuring: those that read or change every weight have the size of
-/// the plain ones.
-Config countable(const Config& config) {
-  Config result = config;
-  if (result.init_lora_weights.kind != LoraInit::Kind::adapter)
-    result.init_lora_weights = LoraInit{};
-  result.use_dora = false;
-  result.stack_on_adapter.reset();
-  return result;
 }
 
 std::uint64_t optimizer_bytes(const Config& config, const Trained& trained) {
@@ -217,7 +207,7 @@ void judge(const Config& config, Plan& plan) {
   const bool group = limits.group_bytes && *limits.group_bytes < limits.available_bytes;
   // What this process holds already will be free for the run.
   plan.memory_limit_bytes = group ? *limits.group_bytes : limits.available_bytes + resident_bytes();
-  plan.limit = group ? "the memory limit of this container" : "the free memory of this machine";
+  plan.limit = memory_bound(limits);
   plan.free_disk_bytes = free_disk_bytes(config.output_dir);
   const bool memory = plan.peak_memory_bytes <= plan.memory_limit_bytes;
   plan.fits = memory && plan.disk_bytes <= plan.free_disk_bytes;
@@ -254,16 +244,11 @@ struct Sized {
 Sized size_up(const Config& config, const Config& counted) {
   Sized sized;
   sized.stored = stored_dtype(config.model_name_or_path);
-  LoadOptions options;
-  options.dtype = sized.stored;  // nothing is copied
-  options.allow_extra_tensors = config.allow_extra_tensors;
-  sized.model = load_model(config.model_name_or_path, options);
+  sized.model = map_model(config);
   sized.was_quantized = sized.model.quantized();
   sized.bytes = bytes_of_model(sized.model);
-  const bool whole = config.method == Method::full;
-  if (!whole) attach_new_adapter(sized.model, counted);
-  sized.trained =
-      count_trained(whole ? unfreeze(sized.model, counted) : adapter_parameters(sized.model, 1.0));
+  if (config.method != Method::full) attach_new_adapter(sized.model, counted);
+  sized.trained = count_trained(trained_of(sized.model, counted));
   sized.dtype = resolve_dtype(config.dtype, at::kCPU, sized.stored, ModelUse::train);
   sized.model.compute_dtype = sized.dtype;
   return sized;

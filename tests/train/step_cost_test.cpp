@@ -3,6 +3,7 @@
 #include "finetune/train/objective.h"
 
 #include "nn/reference.h"
+#include "plan/alive_bytes.h"
 #include "support/temporary_folder.h"
 
 #include "model/tiny_llama.h"
@@ -38,18 +39,6 @@ std::unique_ptr<at::ObserverContext> note(const at::RecordFunction& call) {
   count.flops += 2.0 * static_cast<double>(a.size(0) * a.size(1) * out);
   return nullptr;
 }
-
-/// Bytes of tensors that are alive, and the most there were.
-class Memory : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void*, std::int64_t bytes, std::size_t, std::size_t,
-                         c10::Device) override {
-    alive += bytes;
-    peak = std::max(peak, alive);
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-  std::int64_t alive = 0, peak = 0;
-};
 
 class StepCost : public testing::Test {
  protected:
@@ -114,7 +103,7 @@ class StepCost : public testing::Test {
   TemporaryFolder folder_;
   CausalLM model_;
   Batch batch_;
-  std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
+  std::shared_ptr<AliveBytes> memory_ = std::make_shared<AliveBytes>();
 };
 
 TEST_F(StepCost, ProductsAreThoseOfTheModel) {
