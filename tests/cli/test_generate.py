@@ -127,14 +127,19 @@ class Screen:
         self.unread = self.unread.partition(words)[2]
 
 
-def test_chat_at_a_terminal(model):
-    """The line editor: a prompt, UTF-8 with a correction, the line before by the arrow key, Ctrl-D."""
+def chat_at_a_terminal(model):
+    """The process, the terminal's other side, and what it shows."""
     terminal, other = pty.openpty()
     process = subprocess.Popen([program.BIN, "generate", "--model", str(model), "--chat", "--max-new-tokens", "3", "--template",
                                 "chatml", "dtype=float32", "--temperature", "0"], stdin=other, stdout=other, stderr=other,
                                env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"}, start_new_session=True)
     os.close(other)
-    screen = Screen(terminal)
+    return process, terminal, Screen(terminal)
+
+
+def test_chat_at_a_terminal(model):
+    """The line editor: a prompt, UTF-8 with a correction, the line before by the arrow key, Ctrl-D."""
+    process, terminal, screen = chat_at_a_terminal(model)
     screen.wait_for("> ")
     os.write(terminal, "/system 容器X\x7f\n".encode())
     screen.wait_for("system: 容器\r\n")
@@ -142,12 +147,13 @@ def test_chat_at_a_terminal(model):
     os.write(terminal, b"\x1b[A\n")  # once more
     screen.wait_for("system: 容器\r\n")
     screen.wait_for("> ")
-    for _ in range(60):  # one that comes while no line is read is lost, as with every line editor
-        os.write(terminal, b"\x04")
-        try:
-            process.wait(timeout=1)
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    assert process.wait(timeout=1) == 0
+    os.write(terminal, b"\x04")
+    assert process.wait(timeout=60) == 0
+    os.close(terminal)
+
+
+def test_ctrl_d_before_the_prompt_leaves_too(model):
+    process, terminal, _ = chat_at_a_terminal(model)
+    os.write(terminal, b"\x04")
+    assert process.wait(timeout=60) == 0
     os.close(terminal)
