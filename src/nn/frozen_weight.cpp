@@ -1,27 +1,12 @@
 #include "finetune/nn/frozen_weight.h"
 
 #include "nn/product.h"
+#include "nn/workspace.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 
 namespace finetune {
-
-namespace {
-
-/// A matrix [O, I] over a buffer of this thread that grows to the largest weight. Products of
-/// frozen weights are made where autograd records nothing, so nothing keeps it.
-Tensor shared_buffer(std::int64_t out, std::int64_t in, at::ScalarType dtype) {
-  thread_local Tensor buffer;
-  const std::int64_t bytes = out * in * static_cast<std::int64_t>(c10::elementSize(dtype));
-  if (!buffer.defined() || buffer.numel() < bytes) {
-    buffer.reset();
-    buffer = at::empty({bytes}, at::kByte);
-  }
-  return buffer.narrow(0, 0, bytes).view(dtype).view({out, in});
-}
-
-}  // namespace
 
 Tensor FrozenWeight::multiply(const Tensor& x, const Tensor& bias) const {
   return linear_product(x, matrix(x.scalar_type()), bias);
@@ -63,7 +48,8 @@ std::uint64_t FrozenWeight::bytes() const {
 
 Tensor FrozenWeight::matrix(at::ScalarType dtype) const {
   if (const auto* weight = std::get_if<Tensor>(&storage_)) return *weight;
-  Tensor out = shared_buffer(out_features(), in_features(), dtype);
+  // Products of frozen weights are made where autograd records nothing, so nothing keeps it.
+  Tensor out = workspace(Workspace::weight, out_features(), in_features(), dtype);
   dequantize_into(out);
   return out;
 }

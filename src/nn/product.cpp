@@ -55,6 +55,12 @@ Tensor linear_product(const Tensor& x, const Tensor& weight, const Tensor& bias)
   return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
 }
 
+Tensor linear_product_in(const Tensor& memory, const Tensor& x, const Tensor& weight) {
+  if (takes_onednn(x, weight)) return onednn_product(x, weight, {});
+  Tensor out = memory;
+  return at::mm_out(out, x, weight.t());
+}
+
 Tensor linear_product_backward(const Tensor& dy, const Tensor& weight) {
   if (takes_onednn(dy, weight)) return onednn_product(dy, weight.t(), {});
   return at::mm(dy, weight);

@@ -10,6 +10,10 @@ namespace finetune {
 /// gives the same bytes.
 Tensor linear_product(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 
+/// The same without a bias, in `memory` [N, O] of x's type where the library can write there:
+/// oneDNN cannot, and gives its own.
+Tensor linear_product_in(const Tensor& memory, const Tensor& x, const Tensor& weight);
+
 /// dy [N, O], weight [O, I] -> dy weight [N, I]. The same.
 Tensor linear_product_backward(const Tensor& dy, const Tensor& weight);
 

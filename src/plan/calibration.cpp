@@ -93,8 +93,8 @@ BatchCost measure(const CausalLM& model, const Config& config, const Objective& 
   return cost;
 }
 
-double eval_peak(const CausalLM& model, const Dataset& data, std::int64_t batch_size,
-                 bool share_prefixes) {
+/// The `batch_size` longest rows, as an evaluation scores them.
+Batch largest_eval_batch(const Dataset& data, std::int64_t batch_size, bool share_prefixes) {
   std::vector<std::int64_t> longest(data.examples.size());
   std::iota(longest.begin(), longest.end(), std::int64_t{0});
   const auto length = [&](std::int64_t i) {
@@ -103,7 +103,10 @@ double eval_peak(const CausalLM& model, const Dataset& data, std::int64_t batch_
   std::stable_sort(longest.begin(), longest.end(),
                    [&](std::int64_t a, std::int64_t b) { return length(a) > length(b); });
   longest.resize(std::min(longest.size(), static_cast<std::size_t>(batch_size)));
-  const Batch batch = make_batch(data, longest, share_prefixes);
+  return make_batch(data, longest, share_prefixes);
+}
+
+double eval_peak(const CausalLM& model, const Batch& batch) {
   const auto memory = std::make_shared<AliveBytes>();
   const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, memory);
   score_batch(model, batch);
@@ -161,8 +164,13 @@ Calibration calibrate(CausalLM& model, std::size_t blocks, const Config& config,
     measure(model, config, *objective, batch);
   }
   result.batch = result.measured = measure(model, config, *objective, batch);
-  if (eval_data != nullptr)
-    result.eval_peak_bytes = eval_peak(model, *eval_data, config.eval_batch_size(), share_prefixes);
+  if (eval_data != nullptr) {
+    const Batch eval_batch =
+        largest_eval_batch(*eval_data, config.eval_batch_size(), share_prefixes);
+    result.eval_supervised_tokens = eval_batch.supervised_tokens();
+    score_batch(model, eval_batch);  // so that its logits' memory is there, as it is for training
+    result.eval_peak_bytes = eval_peak(model, eval_batch);
+  }
   result.resident_bytes = peak_memory_bytes();
   if (blocks > used) {
     model.layers.resize(used - 1);

@@ -27,8 +27,9 @@ struct Calibration {
   std::uint64_t resident_bytes = 0;   ///< the most this process had with them
   std::uint64_t parameter_bytes = 0;  ///< of it, what is trained of them and its gradients
   double eval_peak_bytes = 0;         ///< of an evaluation batch; 0 without one
-  double stored_share = 1;            ///< bytes of the linears as stored over those in float32
-  double optimizer_seconds = 0;       ///< a trained element
+  std::int64_t eval_supervised_tokens = 0;
+  double stored_share = 1;       ///< bytes of the linears as stored over those in float32
+  double optimizer_seconds = 0;  ///< a trained element
 };
 
 /// Runs `indices` of the data through `model`, which has kCalibrationBlocks of its `blocks` left,

@@ -5,6 +5,7 @@
 #include "finetune/base/text.h"
 #include "finetune/model/adapters.h"
 #include "finetune/model/placement.h"
+#include "finetune/nn/loss.h"
 #include "finetune/train/step_plan.h"
 #include "plan/calibration.h"
 #include "plan/mapped_model.h"
@@ -18,8 +19,6 @@ namespace {
 
 /// Gaps between flat parameters, blocks of 8-bit moments.
 constexpr std::uint64_t kAlignment = 256;
-/// As the loss has it: logits held at once.
-constexpr std::uint64_t kTileElements = 16 << 20;
 /// Multiplications and additions that a calibration may take; beyond it, part of a batch will do.
 constexpr double kCalibrationFlops = 2e12;
 
@@ -150,11 +149,11 @@ std::vector<std::int64_t> rows_to_measure(const Rows& rows, const Dataset& data,
   return chosen;
 }
 
-double logits_bytes(std::int64_t supervised, std::int64_t vocabulary, at::ScalarType dtype) {
-  const double elements =
-      std::min(static_cast<double>(supervised) * static_cast<double>(vocabulary),
-               static_cast<double>(kTileElements));
-  return elements * static_cast<double>(4 + (dtype == at::kFloat ? 0 : c10::elementSize(dtype)));
+/// Of a tile of logits of `bytes_each`; a reward model has no vocabulary.
+double logits_bytes(std::int64_t supervised, std::int64_t vocabulary, std::size_t bytes_each) {
+  if (vocabulary == 0) return 0;
+  return static_cast<double>(std::min(supervised, logits_tile_rows(vocabulary))) *
+         static_cast<double>(vocabulary) * static_cast<double>(bytes_each);
 }
 
 std::int64_t evaluations(const Config& config, std::int64_t steps, double epochs) {
@@ -264,13 +263,17 @@ Moving moving_bytes(const Calibration& measured, const Rows& rows, std::int64_t 
   const BatchCost& batch = measured.batch;
   const double scale = static_cast<double>(rows.largest_tokens) / static_cast<double>(batch.tokens);
   const double kept = batch.kept_bytes * scale;
-  const double logits = logits_bytes(rows.largest_supervised, vocabulary, dtype);
-  const double tile = logits_bytes(batch.supervised_tokens, vocabulary, dtype);
+  // Products of a half type pass on their way to the float32 tile, which stays.
+  const std::size_t half = dtype == at::kFloat ? 0 : c10::elementSize(dtype);
+  const double passing = logits_bytes(batch.supervised_tokens, vocabulary, half);
   double transient = batch.peak_bytes - batch.kept_bytes;
-  if (scale > 1.0) transient = std::max({(transient - tile) * scale + tile, transient, logits});
+  if (scale > 1.0) {
+    transient = std::max(0.0, transient - passing) * scale +
+                logits_bytes(rows.largest_supervised, vocabulary, half);
+  }
   transient = std::max(transient, measured.eval_peak_bytes - kept);
-  const double part = std::min(logits, transient);
-  return {bytes_of(kept), bytes_of(part), bytes_of(transient - part)};
+  const auto most = std::max(rows.largest_supervised, measured.eval_supervised_tokens);
+  return {bytes_of(kept), bytes_of(logits_bytes(most, vocabulary, 4)), bytes_of(transient)};
 }
 
 void plan_time(const Config& config, const Calibration& measured, const Rows& rows,
@@ -306,7 +309,8 @@ Plan plan_run(const Config& config, const Dataset& train_data, const Dataset* ev
   const Rows rows = rows_of(config, train_data);
   const Config counted = countable(config);
   Sized sized = size_up(config, counted);
-  const std::int64_t vocabulary = sized.model.config.vocab_size;
+  const bool has_logits = config.stage != Stage::reward;
+  const std::int64_t vocabulary = has_logits ? sized.model.config.vocab_size : 0;
   const auto chosen = rows_to_measure(rows, train_data, sized.bytes, sized.model.layers.size());
   const std::size_t blocks = sized.model.layers.size();
   sized.model.layers.resize(std::min(blocks, kCalibrationBlocks));
@@ -330,8 +334,11 @@ Plan plan_run(const Config& config, const Dataset& train_data, const Dataset* ev
   plan.trained_parameters = static_cast<std::int64_t>(sized.trained.count);
   plan.largest_batch_tokens = rows.largest_tokens;
   // What the measured process had besides what is counted below, for its few blocks.
+  const auto tile_rows =
+      std::max(measured.batch.supervised_tokens, measured.eval_supervised_tokens);
   const std::uint64_t counted_bytes =
       weights(few) + measured.parameter_bytes + buffer +
+      bytes_of(logits_bytes(tile_rows, vocabulary, 4)) +
       bytes_of(std::max(measured.measured.peak_bytes, measured.eval_peak_bytes));
   plan.components = {
       {"program", measured.resident_bytes - std::min(counted_bytes, measured.resident_bytes)},

@@ -12,7 +12,7 @@ BASE = program.SOURCE_DIR / "data/tiny-base"
 SHAPE = {"hidden_size": 288, "num_hidden_layers": 6, "num_attention_heads": 6, "num_key_value_heads": 6,
          "intermediate_size": 768, "vocab_size": 32000, "tie_word_embeddings": True}
 TOLERANCE = 0.10  # of the peak resident set
-STEPS = 6  # what the allocator keeps grows for the first few
+STEPS = 3  # what the allocator keeps grows for the first few
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,11 @@ def plan(*arguments):
     {"method": "full"}, {"method": "full", "optim": "adamw_8bit"}, {"method": "adapter"}],
     ids=["lora", "recompute", "nf4", "full", "full_8bit", "adapter"])
 def test_peak_memory(tmp_path, model, settings):
-    data = program.write_rows(tmp_path / "rows.jsonl", toy.rows(16, low=40, high=80))
+    data = program.write_rows(tmp_path / "rows.jsonl", toy.rows(8, low=24, high=48))
     keys = {"model": model, "datasets": str(data), "template": "none", "max_steps": STEPS, "save_steps": STEPS,
-            "per_device_train_batch_size": 8, **settings}
+            "per_device_train_batch_size": 4,
+            "num_threads": 1,  # with more, the allocator does not do the same every time
+            **settings}
     arguments = program.train_arguments(tmp_path, **keys)
     planned = plan(*arguments[1:])
     program.run(*arguments)

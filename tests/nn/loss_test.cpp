@@ -50,9 +50,8 @@ TEST(CrossEntropySum, TrainedHeadBelowFrozenHiddenStates) {
 }
 
 TEST(CrossEntropySum, TilesAddUp) {
-  // A tile holds 16 Mi logits: 4 rows of this vocabulary, so 4 + 4 + 1. One row alone is one tile.
-  // In double: float32 sums of four million terms differ with the shape of the product.
-  const std::int64_t vocabulary = 1 << 22, rows = 9;
+  // In double: float32 sums of so many terms differ with the shape of the product.
+  const std::int64_t vocabulary = 1 << 17, rows = 2 * logits_tile_rows(vocabulary) + 1;
   const Tensor hidden = leaf(reference::random({rows, 2}, 1, at::kDouble)),
                head = leaf(reference::random({vocabulary, 2}, 2, at::kDouble));
   const Tensor targets = at::arange(rows, at::kLong).mul(vocabulary / rows);
@@ -113,12 +112,14 @@ TEST(CrossEntropySum, TrainedHeadInHalfTypesIsAFloatMaster) {
 }
 
 TEST(CrossEntropySum, HeadGradientKeepsWhatLateTilesAdd) {
-  // 3 tiles of 4 rows that all want token 5: the first adds -1024 to its row, the others -3 each,
-  // which vanish in bfloat16's 8 bits.
-  Tensor hidden = at::full({12, 1}, 0.75, at::kBFloat16);
-  hidden.slice(0, 0, 4).fill_(256.0);
-  const Tensor head = leaf(at::zeros({1 << 22, 1}, at::kFloat)),
-               targets = at::full({12}, 5, at::kLong);
+  // 3 tiles whose rows all want token 5: the first adds -1024 to its row, the others -3 each, which
+  // vanish in bfloat16's 8 bits.
+  const std::int64_t vocabulary = 1 << 17, tile = logits_tile_rows(vocabulary);
+  Tensor hidden =
+      at::full({3 * tile, 1}, 3.0 / static_cast<double>(tile), at::TensorOptions(at::kBFloat16));
+  hidden.slice(0, 0, tile).fill_(1024.0 / static_cast<double>(tile));
+  const Tensor head = leaf(at::zeros({vocabulary, 1}, at::kFloat)),
+               targets = at::full({3 * tile}, 5, at::kLong);
   const auto grads = gradients(cross_entropy_sum(hidden, {head}, targets), at::ones({}), {head});
   EXPECT_NEAR(grads[0][5].item<float>(), -1030.0F, 0.5F);
 }

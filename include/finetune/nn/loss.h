@@ -19,6 +19,10 @@ struct Head {
 /// No gradient.
 Tensor head_logits(const Tensor& hidden, const Head& head);
 
+/// The rows of logits [rows, V] that the functions below hold at once, in memory that is kept for
+/// the next time.
+std::int64_t logits_tile_rows(std::int64_t vocabulary);
+
 /// What changes the loss in training.
 struct LossOptions {
   ForwardContext context;        ///< for the dropout of the head's adapter
