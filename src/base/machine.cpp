@@ -78,8 +78,10 @@ int usable_cores() {
   return std::max(1, std::min(allowed, quota_cores()));
 }
 
+bool MemoryLimits::group_bounds() const { return group_bytes && *group_bytes < available_bytes; }
+
 std::uint64_t MemoryLimits::usable_bytes() const {
-  return std::min(available_bytes, group_bytes.value_or(available_bytes));
+  return group_bounds() ? *group_bytes : available_bytes;
 }
 
 MemoryLimits memory_limits() {

@@ -1,6 +1,7 @@
 #include "commands/session.h"
 #include "finetune/base/file.h"
 #include "finetune/base/machine.h"
+#include "finetune/base/stopwatch.h"
 #include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
 #include "finetune/report/report.h"
@@ -11,7 +12,6 @@
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 
 namespace finetune {
@@ -26,11 +26,9 @@ double product_speed(at::ScalarType dtype) {
   const Tensor a = at::full({kSize, kSize}, 0.5, dtype), b = at::full({kSize, kSize}, 0.25, dtype);
   double best = 0;
   for (int i = 0; i < 4; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     at::mm(a, b);
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    best = std::max(best, 2.0 * kSize * kSize * kSize / seconds);
+    best = std::max(best, 2.0 * kSize * kSize * kSize / watch.seconds());
   }
   return best;
 }

@@ -20,6 +20,8 @@ struct InitOptions {
   std::string method = "lora", model, data, from;
 };
 
+constexpr std::int64_t kCompletionTokens = 64;  // room for the answers that grpo samples
+
 /// The stages that --method also takes: those that learn from more than one answer.
 std::vector<std::string> preference_stages() {
   std::vector<std::string> stages = available_words("stage");
@@ -48,10 +50,11 @@ Facts look(const InitOptions& options) {
       fmt::format("{}, {} blocks of width {}, reads up to {} tokens", model.model_type,
                   model.num_hidden_layers, model.hidden_size, format_count(facts.model_longest));
   if (options.data.empty()) return facts;
-  const Config config =
-      load_config({std::nullopt,
-                   {"model_name_or_path=" + options.model,
-                    "stage=" + (is_stage(options.method) ? options.method : "sft")}});
+  std::vector<std::string> settings = {
+      "model_name_or_path=" + options.model,
+      "stage=" + (is_stage(options.method) ? options.method : "sft")};
+  if (options.method == "grpo") settings.push_back("reward_funcs=answer");
+  const Config config = load_config({std::nullopt, settings});
   const TextTools text = load_text_tools(config);
   DatasetOptions data_options = dataset_options(config, 0);
   data_options.max_length = std::numeric_limits<std::int64_t>::max();
@@ -59,6 +62,7 @@ Facts look(const InitOptions& options) {
                                     *text.chat_template, data_options);
   facts.rows = data.summary.rows;
   facts.longest = data.summary.longest;
+  if (options.method == "grpo") facts.longest += kCompletionTokens;
   facts.about_data =
       fmt::format("{} rows, {} tokens, the longest row has {}", format_count(facts.rows),
                   format_count(data.summary.tokens), format_count(facts.longest));
@@ -85,6 +89,20 @@ std::string lora_rate(const Facts& facts) {
   return line("learning_rate: 2e-4");
 }
 
+/// The stage, what it is for, and what it cannot do without.
+std::string stage_lines(const std::string& stage) {
+  if (stage == "grpo") {
+    return line("stage: grpo", "writes answers and learns from their rewards; docs/grpo.md") +
+           line("reward_funcs: [answer]", "1 for the row's own answer; the page has others") +
+           line("num_generations: 8", "answers to each prompt") +
+           line(fmt::format("max_completion_length: {}", kCompletionTokens), "their tokens");
+  }
+  const char* teaches = stage == "kto"      ? "learns from answers marked good or bad"
+                        : stage == "reward" ? "learns to score answers, for grpo and eval"
+                                            : "learns which answers are better";
+  return line("stage: " + stage, fmt::format("{}; docs/preferences.md", teaches));
+}
+
 std::string method_lines(const std::string& method, const Facts& facts) {
   if (method == "full") {
     return line("method: full", "every weight is trained: needs 16 bytes of memory for each") +
@@ -95,8 +113,7 @@ std::string method_lines(const std::string& method, const Facts& facts) {
            line("adapter_size: 64", "width of the bottleneck") + lora_rate(facts);
   }
   std::string text;
-  if (is_stage(method))
-    text += line("stage: " + method, "learns which answers are better; docs/preferences.md");
+  if (is_stage(method)) text += stage_lines(method);
   text += line("method: lora", "low-rank updates; the model's own weights stay");
   if (method == "qlora") text += line("quantization: nf4", "those weights in 4 bits");
   text += line("lora_rank: 16", "size of the update") +

@@ -33,7 +33,8 @@ LineEditor::LineEditor() {
   el_set(edit, EL_PROMPT, prompt);
   el_set(edit, EL_EDITOR, "emacs");
   el_set(edit, EL_HIST, history, terminal_->history);
-  // What a Ctrl-D typed while no line was read leaves behind; libedit would quote the next character.
+  // What a Ctrl-D typed while no line was read leaves behind; libedit would quote the next
+  // character.
   el_set(edit, EL_BIND, "^@", "em-delete-or-list", nullptr);
 }
 

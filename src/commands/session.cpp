@@ -4,6 +4,7 @@
 #include "finetune/base/file.h"
 #include "finetune/base/log.h"
 #include "finetune/base/machine.h"
+#include "finetune/base/stopwatch.h"
 #include "finetune/base/text.h"
 #include "finetune/formats/safetensors.h"
 
@@ -12,7 +13,6 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 
 namespace finetune {
@@ -133,11 +133,10 @@ LoadOptions load_options(const Config& config, ModelUse use) {
 }
 
 CausalLM load_base(const Config& config, ModelUse use) {
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   const LoadOptions options = load_options(config, use);
   CausalLM model = load_model(config.model_name_or_path, options);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds = watch.seconds();
   log_info("model", "{}: {}, {} parameters, {} on {} ({})", config.model_name_or_path,
            model.config.model_type, format_count(model.parameter_count()),
            dtype_name(options.dtype), options.device.str(), format_seconds(seconds));

@@ -8,13 +8,13 @@
 #include "finetune/base/file.h"
 #include "finetune/base/log.h"
 #include "finetune/base/random.h"
+#include "finetune/base/stopwatch.h"
 #include "finetune/base/text.h"
 #include "finetune/formats/jsonl.h"
 
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 namespace finetune {
@@ -401,13 +401,12 @@ Dataset open_dataset(const std::vector<DatasetSpec>& specs, const Tokenizer& tok
       return std::move(*kept);
     }
   }
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   DatasetReader reader(tokenizer, chat_template, options);
   for (const DatasetSpec& spec : specs) reader.add_file(spec);
   Dataset dataset = reader.finish();
   // A file for what takes no time would only be litter.
-  if (!key.empty() && std::chrono::steady_clock::now() - begin > std::chrono::seconds(1))
-    cache.write(key, dataset);
+  if (!key.empty() && watch.seconds() > 1.0) cache.write(key, dataset);
   return dataset;
 }
 

@@ -2,6 +2,7 @@
 
 #include "finetune/base/error.h"
 #include "finetune/base/machine.h"
+#include "finetune/base/stopwatch.h"
 #include "finetune/train/objectives.h"
 #include "plan/alive_bytes.h"
 #include "plan/mapped_model.h"
@@ -15,7 +16,6 @@
 #include <c10/util/ThreadLocalDebugInfo.h>
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -26,10 +26,6 @@ namespace {
 
 constexpr int kMostWarmUps = 6;
 constexpr int kRounds = 3;  // the fastest counts: other work only adds
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
 
 /// Puts what is left of the model into the type, and the form, that training has it in.
 void convert(CausalLM& model, const Config& config, at::ScalarType dtype) {
@@ -78,12 +74,12 @@ BatchCost measure(const CausalLM& model, const Config& config, const Objective& 
   for (int round = 0; round < kRounds; ++round) {
     const auto memory = std::make_shared<AliveBytes>();
     const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, memory);
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     const LossSum loss = objective.loss(model, batch, context);
-    const double forward = seconds_since(begin);
+    const double forward = watch.seconds();
     cost.kept_bytes = static_cast<double>(memory->alive);
     (loss.sum / static_cast<double>(loss.count)).backward();
-    const double seconds = seconds_since(begin);
+    const double seconds = watch.seconds();
     if (seconds < cost.seconds) {
       cost.seconds = seconds;
       cost.forward_seconds = forward;
@@ -121,10 +117,10 @@ double optimizer_seconds() {
   const Tensor steps = at::ones({});
   double best = std::numeric_limits<double>::infinity();
   for (int round = 0; round < kRounds; ++round) {
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch watch;
     at::_fused_adamw_({value}, {gradient}, {first}, {second}, {}, {steps}, 1e-4, 0.9, 0.999, 0.0,
                       1e-8, false, false);
-    best = std::min(best, seconds_since(begin));
+    best = std::min(best, watch.seconds());
   }
   return best / static_cast<double>(kElements);
 }

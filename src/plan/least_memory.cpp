@@ -18,20 +18,6 @@ namespace {
 /// the bytes of the files.
 constexpr std::uint64_t kMostPerStoredByte = 16;
 
-std::uint64_t per_trained_value(const Config& config) {
-  switch (config.optim) {
-    case Optim::adamw:
-      return 8;
-    case Optim::adamw_8bit:
-      return 2;
-    case Optim::lion:
-      return 4;
-    case Optim::sgd:
-      return config.momentum > 0 ? 4 : 0;
-  }
-  return 0;
-}
-
 /// Weights that loading copies: those of a file of the same type stay mapped, and the kernel can
 /// drop and read them again. Quantized ones may come from a cache, which is mapped too.
 std::uint64_t copied_bytes(const Config& config, CausalLM& model, at::ScalarType stored) {
@@ -117,14 +103,12 @@ LeastMemory least_memory(const Config& config, const Dataset& train_data) {
   const Config counted = countable(config);
   if (config.method != Method::full) attach_new_adapter(model, counted);
   const std::vector<TrainableParameter> trained = trained_of(model, counted);
-  std::uint64_t values = 0;
-  for (const TrainableParameter& parameter : trained)
-    values += static_cast<std::uint64_t>(parameter.slot->numel());
+  const TrainedCount count = count_trained(trained);
   const at::ScalarType dtype = resolve_dtype(config.dtype, at::kCPU, stored, ModelUse::train);
   return {{{"weights", copied},
-           {"trained values", values * c10::elementSize(trained_dtype(config))},
-           {"gradients", config.optimizer_in_backward ? 0 : 4 * values},
-           {"optimizer", per_trained_value(config) * values},
+           {"trained values", count.padded * c10::elementSize(trained_dtype(config))},
+           {"gradients", config.optimizer_in_backward ? 0 : 4 * count.padded},
+           {"optimizer", optimizer_bytes(config, count)},
            {"activations",
             activation_bytes(model, train_data, dtype, first_trained_block(model, trained))}}};
 }

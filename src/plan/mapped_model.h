@@ -19,6 +19,17 @@ Config countable(const Config& config);
 /// What a countable configuration trains of the model, whose adapter, if any, is attached.
 std::vector<TrainableParameter> trained_of(CausalLM& model, const Config& countable);
 
+/// What a configuration trains.
+struct TrainedCount {
+  std::uint64_t values = 0;
+  std::uint64_t padded = 0;        ///< each parameter begins at a multiple of 256 values
+  std::uint64_t large_padded = 0;  ///< of parameters whose moments adamw_8bit keeps in 8 bits
+};
+TrainedCount count_trained(const std::vector<TrainableParameter>& parameters);
+
+/// Bytes of the optimizer's state.
+std::uint64_t optimizer_bytes(const Config& config, const TrainedCount& trained);
+
 /// What bounds the memory of a process that starts now, for messages.
 const char* memory_bound(const MemoryLimits& limits);
 

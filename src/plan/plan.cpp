@@ -17,8 +17,6 @@ namespace finetune {
 
 namespace {
 
-/// Gaps between flat parameters, blocks of 8-bit moments.
-constexpr std::uint64_t kAlignment = 256;
 /// Multiplications and additions that a calibration may take; beyond it, part of a batch will do.
 constexpr double kCalibrationFlops = 2e12;
 
@@ -51,41 +49,6 @@ Rows rows_of(const Config& config, const Dataset& data) {
     }
   }
   return rows;
-}
-
-/// What the configuration trains, counted on the whole model.
-struct Trained {
-  std::uint64_t count = 0, padded = 0, large_padded = 0, largest = 0;
-};
-
-Trained count_trained(const std::vector<TrainableParameter>& parameters) {
-  Trained trained;
-  for (const TrainableParameter& parameter : parameters) {
-    const auto size = static_cast<std::uint64_t>(parameter.slot->numel());
-    const std::uint64_t padded = (size + kAlignment - 1) / kAlignment * kAlignment;
-    trained.count += size;
-    trained.padded += padded;
-    trained.largest = std::max(trained.largest, size);
-    if (size >= 4096) trained.large_padded += padded;
-  }
-  return trained;
-}
-
-std::uint64_t optimizer_bytes(const Config& config, const Trained& trained) {
-  const std::uint64_t plain = 4 * trained.padded;
-  const std::uint64_t eighth = trained.large_padded + 4 * (trained.large_padded / kAlignment) +
-                               4 * (trained.padded - trained.large_padded);
-  switch (config.optim) {
-    case Optim::adamw:
-      return 2 * plain;
-    case Optim::adamw_8bit:
-      return 2 * eighth;
-    case Optim::lion:
-      return plain;
-    case Optim::sgd:
-      return config.momentum > 0 ? plain : 0;
-  }
-  return 0;
 }
 
 /// Bytes of a model's tensors, told from the headers of its files.
@@ -203,9 +166,9 @@ std::vector<std::string> advise(const Config& config, const Plan& plan, std::int
 
 void judge(const Config& config, Plan& plan) {
   const MemoryLimits limits = memory_limits();
-  const bool group = limits.group_bytes && *limits.group_bytes < limits.available_bytes;
-  // What this process holds already will be free for the run.
-  plan.memory_limit_bytes = group ? *limits.group_bytes : limits.available_bytes + resident_bytes();
+  // What this process holds of the machine already will be free for the run.
+  plan.memory_limit_bytes =
+      limits.usable_bytes() + (limits.group_bounds() ? 0 : resident_bytes());
   plan.limit = memory_bound(limits);
   plan.free_disk_bytes = free_disk_bytes(config.output_dir);
   const bool memory = plan.peak_memory_bytes <= plan.memory_limit_bytes;
@@ -218,14 +181,14 @@ void judge(const Config& config, Plan& plan) {
   }
 }
 
-std::uint64_t disk_of(const Config& config, const Trained& trained, std::uint64_t optimizer,
+std::uint64_t disk_of(const Config& config, const TrainedCount& trained, std::uint64_t optimizer,
                       const ModelBytes& model) {
-  const std::uint64_t exact = 4 * trained.count + optimizer;
+  const std::uint64_t exact = 4 * trained.values + optimizer;
   const auto checkpoints = static_cast<std::uint64_t>(config.save_total_limit) + 1;
-  const std::uint64_t result = config.method == Method::full ? model.stored : 4 * trained.count;
+  const std::uint64_t result = config.method == Method::full ? model.stored : 4 * trained.values;
   const std::uint64_t frozen =
-      config.method == Method::full && model.others_elements + model.linears_float > trained.count
-          ? 4 * (model.others_elements + model.linears_float - trained.count)
+      config.method == Method::full && model.others_elements + model.linears_float > trained.values
+          ? 4 * (model.others_elements + model.linears_float - trained.values)
           : 0;
   constexpr std::uint64_t kSmallFiles = std::uint64_t{4} << 20;  // tokenizer, metrics, report
   return checkpoints * (exact + frozen) + 2 * result + kSmallFiles;
@@ -235,7 +198,7 @@ std::uint64_t disk_of(const Config& config, const Trained& trained, std::uint64_
 struct Sized {
   CausalLM model;
   ModelBytes bytes;
-  Trained trained;
+  TrainedCount trained;
   at::ScalarType stored = at::kFloat, dtype = at::kFloat;
   bool was_quantized = false;
 };
@@ -277,7 +240,7 @@ Moving moving_bytes(const Calibration& measured, const Rows& rows, std::int64_t 
 }
 
 void plan_time(const Config& config, const Calibration& measured, const Rows& rows,
-               const Trained& trained, const Dataset& train_data, const Dataset* eval_data,
+               const TrainedCount& trained, const Dataset& train_data, const Dataset* eval_data,
                Plan& plan) {
   const auto steps = static_cast<double>(std::max<std::int64_t>(rows.steps, 1));
   const auto tokens = static_cast<double>(measured.batch.tokens);
@@ -331,7 +294,7 @@ Plan plan_run(const Config& config, const Dataset& train_data, const Dataset* ev
 
   Plan plan;
   plan.steps = rows.steps;
-  plan.trained_parameters = static_cast<std::int64_t>(sized.trained.count);
+  plan.trained_parameters = static_cast<std::int64_t>(sized.trained.values);
   plan.largest_batch_tokens = rows.largest_tokens;
   // What the measured process had besides what is counted below, for its few blocks.
   const auto tile_rows =

@@ -3,6 +3,7 @@
 #include "finetune/base/error.h"
 #include "finetune/base/interrupt.h"
 #include "finetune/base/log.h"
+#include "finetune/base/stopwatch.h"
 #include "finetune/base/text.h"
 
 #include <algorithm>
@@ -12,7 +13,6 @@
 namespace finetune {
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
 
 namespace {
 
@@ -29,10 +29,6 @@ std::uint64_t folder_bytes(const fs::path& folder) {
   return bytes;
 }
 
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
 /// What the disk said, or "" when it took everything.
 std::string refusal(const std::function<void()>& write) {
   try {
@@ -47,8 +43,8 @@ std::string refusal(const std::function<void()>& write) {
 }
 
 void wait(double seconds) {
-  const auto begin = Clock::now();
-  while (seconds_since(begin) < seconds && interrupt_signal() == 0)
+  const Stopwatch watch;
+  while (watch.seconds() < seconds && interrupt_signal() == 0)
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
 }
 
@@ -56,7 +52,7 @@ void wait(double seconds) {
 
 void save_patiently(const std::string& what, std::int64_t retry_seconds,
                     const std::function<void()>& write) {
-  const auto begin = Clock::now();
+  const Stopwatch watch;
   const auto limit = static_cast<double>(retry_seconds);
   std::string problem = refusal(write);
   if (problem.empty()) return;
@@ -67,11 +63,11 @@ void save_patiently(const std::string& what, std::int64_t retry_seconds,
                 "(disk_retry_seconds); free space there or make the folder writable again",
                 what, problem, format_seconds(limit));
   }
-  while (seconds_since(begin) < limit && interrupt_signal() == 0) {
+  while (watch.seconds() < limit && interrupt_signal() == 0) {
     wait(std::clamp(limit / 20, 0.05, kMostSecondsBetween));
     problem = refusal(write);
     if (problem.empty()) {
-      log_info("disk", "{}: written after {}", what, format_seconds(seconds_since(begin)));
+      log_info("disk", "{}: written after {}", what, format_seconds(watch.seconds()));
       return;
     }
   }

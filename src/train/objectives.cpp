@@ -4,6 +4,7 @@
 #include "finetune/base/error.h"
 #include "finetune/base/interrupt.h"
 #include "finetune/base/log.h"
+#include "finetune/base/stopwatch.h"
 #include "train/answer_scores.h"
 #include "train/kto.h"
 #include "train/preference.h"
@@ -13,7 +14,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <string_view>
 
@@ -64,9 +64,9 @@ std::unique_ptr<Objective> against_itself(const Config& config, const CausalLM& 
                 cache.file().string());
   }
   log_info("train", "the reference: log-probabilities of {} rows before training", data.rows());
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   std::vector<double> reference = reference_log_probabilities(config, model, data, share_prefixes);
-  const bool slow = std::chrono::steady_clock::now() - begin > std::chrono::seconds(1);
+  const bool slow = watch.seconds() > 1.0;
   auto objective = preference_objective(config, model, data, reference, share_prefixes);
   if (interrupt_signal() != 0) return objective;
   check_rewards_begin_at_zero(*objective, model, data, rows, share_prefixes);

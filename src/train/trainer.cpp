@@ -5,6 +5,7 @@
 #include "finetune/base/log.h"
 #include "finetune/base/machine.h"
 #include "finetune/base/random.h"
+#include "finetune/base/stopwatch.h"
 #include "finetune/base/text.h"
 #include "finetune/train/evaluate.h"
 #include "finetune/train/objectives.h"
@@ -25,13 +26,11 @@
 
 #include <ATen/TensorOperators.h>
 
-#include <chrono>
 #include <cmath>
 #include <optional>
 
 namespace finetune {
 
-using Clock = std::chrono::steady_clock;
 using nlohmann::ordered_json;
 
 namespace {
@@ -39,10 +38,6 @@ namespace {
 constexpr std::uint64_t kDropoutStream = 0x64726f70;
 constexpr std::int64_t kMostNonfiniteInARow = 3;
 constexpr std::int64_t kMostDumps = 3;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 }  // namespace
 
@@ -73,7 +68,7 @@ class Trainer::Loop {
   }
 
   TrainReport run(const TrainStart& start) {
-    const auto begin = Clock::now();
+    const Stopwatch watch;
     if (!make_objectives()) return report_;
     if (start.resume) restore(start.allow_changed);
     check_disk();
@@ -94,7 +89,7 @@ class Trainer::Loop {
     progress_ = nullptr;
     telemetry_->finish();
     if (interrupt_signal() == 0) save_final_result();
-    fill_report(seconds_since(begin));
+    fill_report(watch.seconds());
     return report_;
   }
 
@@ -151,7 +146,7 @@ class Trainer::Loop {
 
   /// Nothing when interrupted.
   std::optional<StepExamples> next_examples() {
-    step_began_ = Clock::now();
+    step_watch_ = Stopwatch();
     try {
       return source_->step(state_.step + 1);
     } catch (const Error& error) {
@@ -203,7 +198,7 @@ class Trainer::Loop {
     state_.nonfinite_in_a_row = 0;
     report_.tokens += tokens;
     extras_.insert(extras_.end(), examples.measured.begin(), examples.measured.end());
-    ProgressState shown{step, planned.epoch, loss, rate, tokens, seconds_since(step_began_)};
+    ProgressState shown{step, planned.epoch, loss, rate, tokens, step_watch_.seconds()};
     if (!examples.measured.empty()) shown.reward = examples.measured.front().value;
     tell_step(shown, norm, supervised);
     return true;
@@ -266,11 +261,11 @@ class Trainer::Loop {
 
   EvalResult evaluate_now(double epoch) {
     if (progress_ != nullptr) progress_->clear();
-    const auto begin = Clock::now();
+    const Stopwatch watch;
     EvalResult result =
         eval_objective_->evaluate(model_, *eval_data_, config_.eval_batch_size(), share_prefixes_);
     if (interrupt_signal() != 0) return result;
-    tell_evaluation(result, epoch, seconds_since(begin));
+    tell_evaluation(result, epoch, watch.seconds());
     if (on_evaluation_) on_evaluation_(state_.step);
     return result;
   }
@@ -429,7 +424,7 @@ class Trainer::Loop {
   bool keep_best_;
   RunIdentity identity_;
   TrainerState state_;
-  Clock::time_point step_began_;  // with the making of its examples
+  Stopwatch step_watch_;  // with the making of its examples
   bool restored_ = false;
   std::int64_t last_saved_ = -1;
   std::optional<MetricsFile> metrics_;

@@ -19,15 +19,20 @@ def test_init_writes_a_configuration_that_runs(tmp_path, method):
     assert (tmp_path / "runs" / method / "report.html").exists()
 
 
-@pytest.mark.parametrize("stage", ["dpo", "orpo"])
-def test_init_for_preferences(tmp_path, stage):
-    data = program.write_rows(tmp_path / "pairs.jsonl", [
-        {"prompt": f"What is {i}?", "chosen": "A number.", "rejected": "I do not know, but it is late."} for i in range(40)])
+PAIR = {"chosen": "A number.", "rejected": "I do not know, but it is late."}
+
+
+@pytest.mark.parametrize(("stage", "row", "metric"), [
+    ("dpo", PAIR, "rewards/accuracies"), ("orpo", PAIR, "rewards/accuracies"), ("reward", PAIR, "accuracy"),
+    ("kto", {"completion": "A number.", "label": True}, "rewards/chosen"), ("grpo", {"completion": " A number."}, "reward")])
+def test_init_for_stages(tmp_path, stage, row, metric):
+    rows = [{"prompt": f"What is {i}?", **row, **({"label": i % 2 == 0} if "label" in row else {})} for i in range(40)]
+    data = program.write_rows(tmp_path / "rows.jsonl", rows)
     text = program.run("init", "--method", stage, "--model", BASE, "--data", data).stdout
     assert f"stage: {stage} " in text and "40 rows" in text
     (tmp_path / "mine.yaml").write_text(text)
     program.run("train", "--config", tmp_path / "mine.yaml", "max_steps=1", cwd=tmp_path)
-    assert "rewards/accuracies" in (tmp_path / "runs" / stage / "metrics.jsonl").read_text()
+    assert f'"{metric}"' in (tmp_path / "runs" / stage / "metrics.jsonl").read_text()
 
 
 def test_init_offers_every_stage_that_trains():

@@ -18,6 +18,8 @@ struct MemoryLimits {
 
   /// What a process that starts now can have.
   std::uint64_t usable_bytes() const;
+  /// The control groups grant less than the machine has.
+  bool group_bounds() const;
 };
 MemoryLimits memory_limits();
 
