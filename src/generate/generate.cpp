@@ -18,6 +18,8 @@ namespace {
 
 /// New tokens of prompts that one pass takes; a longer prompt gets a pass of its own.
 constexpr std::int64_t kPromptTokens = 4096;
+constexpr std::int64_t kCacheBytes = std::int64_t{2} << 30;  // keys and values of all slots
+constexpr std::int64_t kLeastSlots = 8;
 
 /// Decodes sequences in slots. When one ends the next prompt takes its slot, buffers and all.
 class Decoder {
@@ -34,6 +36,7 @@ class Decoder {
     FT_CHECK(options.streams.empty() || options.streams.size() == prompts.size(),
              "{} streams of {} prompts", options.streams.size(), prompts.size());
     cache_.layers.resize(model.layers.size());
+    slots_ = slots_within(kCacheBytes);
     for (std::size_t i = 0; i < prompts.size(); ++i) check_prompt(i);
   }
 
@@ -67,6 +70,22 @@ class Decoder {
     return mix_seed({options_.streams[index / copies_], index % copies_});
   }
 
+  /// As many slots as asked for, or as their caches fit into so many bytes.
+  std::int64_t slots_within(std::int64_t bytes) const {
+    std::size_t longest = 0;
+    for (const std::vector<std::int32_t>& prompt : prompts_)
+      longest = std::max(longest, prompt.size());
+    const ModelConfig& config = model_.config;
+    const std::int64_t tokens = static_cast<std::int64_t>(longest) +
+                                std::min(options_.max_new_tokens, config.longest_sequence());
+    const std::int64_t each = 2 * config.num_hidden_layers * config.num_key_value_heads *
+                              config.head_dim *
+                              static_cast<std::int64_t>(c10::elementSize(model_.compute_dtype));
+    const std::int64_t most =
+        bytes / std::max<std::int64_t>(1, each) / std::max<std::int64_t>(1, tokens);
+    return std::min(options_.slots, std::max(kLeastSlots, most));
+  }
+
   void check_prompt(std::size_t index) const {
     const auto length = static_cast<std::int64_t>(prompts_[index].size());
     const std::int64_t limit = model_.config.longest_sequence();
@@ -82,9 +101,8 @@ class Decoder {
   /// away those that are left over.
   void fill() {
     std::int64_t tokens = 0;
-    std::int64_t free =
-        options_.slots -
-        std::count_if(active_.begin(), active_.end(), [](const Slot& slot) { return !slot.ended; });
+    std::int64_t free = slots_ - std::count_if(active_.begin(), active_.end(),
+                                               [](const Slot& slot) { return !slot.ended; });
     const auto take = [&](std::size_t s) {
       const auto length = static_cast<std::int64_t>(prompt_of(next_).size());
       const std::int64_t room =
@@ -235,6 +253,7 @@ class Decoder {
   const GenerateOptions& options_;
   const std::vector<std::vector<std::int32_t>>& prompts_;
   std::size_t copies_;
+  std::int64_t slots_ = 0;
   std::vector<Generation> results_;  // of the first prompt's copies, then of the second's ...
   std::size_t next_ = 0;             // answer that has no slot yet
   std::vector<Slot> active_;

@@ -24,7 +24,7 @@ struct GenerateOptions {
   std::int64_t max_new_tokens = 256;
   std::vector<std::int32_t> stop_ids;  ///< any of them ends a sequence and is not part of it
   SamplingOptions sampling;            ///< greedy unless it says otherwise
-  std::int64_t slots = 32;             ///< sequences decoded together
+  std::int64_t slots = 64;             ///< sequences decoded together, fewer of a large model
   std::int64_t copies = 1;             ///< answers to each prompt
   /// Of each prompt: what its draws depend on beside the seed and the number of the answer to it;
   /// empty: its index.
