@@ -62,18 +62,19 @@ Facts look(const InitOptions& options) {
                                     *text.chat_template, data_options);
   facts.rows = data.summary.rows;
   facts.longest = data.summary.longest;
-  if (options.method == "grpo") facts.longest += kCompletionTokens;
   facts.about_data =
       fmt::format("{} rows, {} tokens, the longest row has {}", format_count(facts.rows),
                   format_count(data.summary.tokens), format_count(facts.longest));
   return facts;
 }
 
-/// The longest row with some room, as a power of two, and no more than the model reads.
-std::int64_t max_length(const Facts& facts) {
+/// The longest row and what is written behind it, with some room, as a power of two, and no more
+/// than the model reads.
+std::int64_t max_length(const std::string& method, const Facts& facts) {
   if (facts.longest == 0) return 2048;
+  const std::int64_t longest = facts.longest + (method == "grpo" ? kCompletionTokens : 0);
   std::int64_t length = 64;
-  while (length < facts.longest) length *= 2;
+  while (length < longest) length *= 2;
   return facts.model_longest > 0 ? std::min(length, facts.model_longest) : length;
 }
 
@@ -136,7 +137,7 @@ std::string configuration(const InitOptions& options, const Facts& facts) {
   if (!one_row) text += line("eval_split: 0.1", "rows held out; they decide which state is kept");
   text += line("output_dir: runs/" + options.method) + "\n" + method_lines(options.method, facts) +
           "\n";
-  text += line(fmt::format("max_length: {}", max_length(facts)),
+  text += line(fmt::format("max_length: {}", max_length(options.method, facts)),
                "tokens; longer rows are an error unless overlength says otherwise");
   text += line("num_train_epochs: 3", "how often each row is seen");
   text += line(fmt::format("per_device_train_batch_size: {}", batch),

@@ -81,8 +81,7 @@ class Decoder {
     const std::int64_t each = 2 * config.num_hidden_layers * config.num_key_value_heads *
                               config.head_dim *
                               static_cast<std::int64_t>(c10::elementSize(model_.compute_dtype));
-    const std::int64_t most =
-        bytes / std::max<std::int64_t>(1, each) / std::max<std::int64_t>(1, tokens);
+    const std::int64_t most = bytes / each / std::max<std::int64_t>(1, tokens);
     return std::min(options_.slots, std::max(kLeastSlots, most));
   }
 

@@ -6,6 +6,7 @@ namespace finetune {
 
 namespace {
 
+// As FlatParameters has them.
 constexpr std::uint64_t kBlock = 256;  // gaps between parameters, 8-bit moments with one scale
 constexpr std::uint64_t kLeastLarge = 4096;  // values; smaller ones keep moments in float32
 

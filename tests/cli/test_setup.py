@@ -30,6 +30,9 @@ def test_init_for_stages(tmp_path, stage, row, metric):
     data = program.write_rows(tmp_path / "rows.jsonl", rows)
     text = program.run("init", "--method", stage, "--model", BASE, "--data", data).stdout
     assert f"stage: {stage} " in text and "40 rows" in text
+    if stage == "grpo":  # room for answers is no part of the rows
+        plain = program.run("init", "--model", BASE, "--data", data).stdout
+        assert [line for line in plain.splitlines() if line.startswith("# 40 rows")][0] in text
     (tmp_path / "mine.yaml").write_text(text)
     program.run("train", "--config", tmp_path / "mine.yaml", "max_steps=1", cwd=tmp_path)
     assert f'"{metric}"' in (tmp_path / "runs" / stage / "metrics.jsonl").read_text()
