@@ -66,9 +66,8 @@ double now() {
 EventFile::EventFile(const std::filesystem::path& folder, std::int64_t first_step) {
   make_folder(folder);
   // TensorBoard takes any name with "tfevents" in it, and reads them in order of name.
-  path_ = folder / fmt::format("events.out.tfevents.{}.{}", static_cast<std::int64_t>(now()),
-                               static_cast<std::int64_t>(getpid()));
-  file_.open(path_, std::ios::binary);
+  file_.emplace(folder / fmt::format("events.out.tfevents.{}.{}", static_cast<std::int64_t>(now()),
+                                     static_cast<std::int64_t>(getpid())));
   record(0, field(3, "brain.Event:2"));
   if (first_step > 0) record(first_step, field(7, "\x08\x01"));  // session_log: START
   flush();
@@ -81,8 +80,8 @@ void EventFile::scalar(std::int64_t step, const std::string& tag, double value) 
 }
 
 void EventFile::flush() {
-  file_.flush();
-  if (!file_) fail(ErrorKind::resource, "{}: cannot be written; is the disk full?", path_.string());
+  file_->append(noted_);
+  noted_.clear();
 }
 
 void EventFile::record(std::int64_t step, const std::string& what) {
@@ -90,7 +89,7 @@ void EventFile::record(std::int64_t step, const std::string& what) {
                             little_endian(std::bit_cast<std::uint64_t>(now())) + varint(2 << 3) +
                             varint(static_cast<std::uint64_t>(step)) + what;
   const std::string length = little_endian(static_cast<std::uint64_t>(event.size()));
-  file_ << length << little_endian(masked_crc(length)) << event << little_endian(masked_crc(event));
+  noted_ += length + little_endian(masked_crc(length)) + event + little_endian(masked_crc(event));
 }
 
 }  // namespace finetune

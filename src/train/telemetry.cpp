@@ -46,6 +46,9 @@ void Telemetry::tell(const nlohmann::ordered_json& line) {
     newest_[name] = value.get<double>();
     if (events_ && name != "step") events_->scalar(step, tag_of(name), value.get<double>());
   }
+}
+
+void Telemetry::write() {
   if (events_) events_->flush();
   if (std::chrono::steady_clock::now() - written_ > kBetweenWrites) write_prometheus();
 }

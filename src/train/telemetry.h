@@ -22,9 +22,12 @@ class Telemetry {
   Telemetry(const Config& config, const std::filesystem::path& run, std::int64_t last_step,
             std::int64_t total_steps);
 
-  /// Takes a line of metrics.jsonl.
+  /// Takes a line of metrics.jsonl, in memory.
   void tell(const nlohmann::ordered_json& line);
-  /// Writes what is held back.
+  /// Writes what was told. Throws Error(resource) when the disk refuses TensorBoard's file; nothing
+  /// is lost then, and nothing twice in the next try.
+  void write();
+  /// Writes what is held back for Prometheus.
   void finish();
 
  private:

@@ -240,12 +240,16 @@ class Trainer::Loop {
   }
 
   void write_metrics(const ordered_json& line) {
-    save_patiently(fmt::format("a line of {} for step {}", kMetricsFile, state_.step),
-                   config_.disk_retry_seconds, [&] {
-                     run_.check_present();
-                     metrics_->write(line);
-                   });
     telemetry_->tell(line);
+    const auto write = [&](const std::string& file, const std::function<void()>& content) {
+      save_patiently(fmt::format("a line of {} for step {}", file, state_.step),
+                     config_.disk_retry_seconds, [&] {
+                       run_.check_present();
+                       content();
+                     });
+    };
+    write(kMetricsFile, [&] { metrics_->write(line); });
+    write(kTensorboardFolder, [&] { telemetry_->write(); });
   }
 
   /// Evaluation, then checkpoint: what a checkpoint of step n says includes the evaluation at step

@@ -1,8 +1,10 @@
 #pragma once
 
+#include "finetune/base/file.h"
+
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
+#include <optional>
 #include <string>
 
 namespace finetune {
@@ -15,15 +17,16 @@ class EventFile {
   /// void from then on: a resumed run does them again. Throws Error(resource).
   EventFile(const std::filesystem::path& folder, std::int64_t first_step);
 
+  /// Notes a scalar, in memory.
   void scalar(std::int64_t step, const std::string& tag, double value);
-  /// Hands what was written to the system.
+  /// Writes all that was noted since. Throws Error(resource); it then stays noted for the next try.
   void flush();
 
  private:
   void record(std::int64_t step, const std::string& what);
 
-  std::filesystem::path path_;
-  std::ofstream file_;
+  std::optional<AppendFile> file_;
+  std::string noted_;
 };
 
 }  // namespace finetune
