@@ -22,6 +22,10 @@ endif()
 
 # Options of our own files only.
 function(finetune_compile_options target)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    # GCC 12 finds faults in its own std::string (its bug 105651).
+    target_compile_options(${target} PRIVATE -Wno-stringop-overflow -Wno-stringop-overread)
+  endif()
   if(FINETUNE_WARNINGS)
     target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow)
   endif()
