@@ -40,6 +40,14 @@ void limit_spinning(int argc, char** argv) {
   if (!error) execv(self.c_str(), argv);  // where this fails, the program goes on as it is
 }
 
+/// oneDNN, and LibTorch above it, keep the code of the last 1,024 shapes that they multiplied, a
+/// megabyte and more each, and every batch has lengths of its own. Both read their limits at the
+/// first product; one micro-batch has a few dozen shapes.
+void keep_little_code() {
+  setenv("LRU_CACHE_CAPACITY", "16", 0);
+  setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256", 0);
+}
+
 /// Large tensors come and go with every step: keep their memory instead of asking the system for
 /// fresh pages, which it has to clear, each time.
 void keep_memory() {
@@ -166,6 +174,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   limit_spinning(argc, argv);
+  keep_little_code();
   keep_memory();
   FLAGS_caffe2_use_fatal_for_enforce = false;  // a failed allocation is an error, not an abort
   const int code = run(argc, argv);

@@ -103,3 +103,15 @@ def test_every_amount_of_memory_ends_well(tmp_path, model):
         assert done.returncode == 0 or "emory" in done.stderr or "thread" in done.stderr.lower(), done.stderr
         codes[limit] = done.returncode
     assert 5 in codes.values() and 0 in codes.values()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_lengths_that_never_return_keep_no_memory(tmp_path, model, dtype):
+    """Products are compiled for their shape on many processors, and every batch here has a length of its own."""
+    rows = write_rows(tmp_path / "rows.jsonl", [
+        {"prompt": "alpha =", "completion": " " + " ".join(["beta"] * (2 + i))} for i in range(100)])
+    keys = {**KEYS, "model_name_or_path": model, "datasets": [rows], "per_device_train_batch_size": 1,
+            "max_steps": 100, "dtype": dtype, "logging_steps": 10, "target_modules": "all-linear"}
+    run(*train_arguments(tmp_path, **keys))
+    peaks = {line["step"]: line["peak_memory_bytes"] for line in metrics(tmp_path / "out") if "loss" in line}
+    assert peaks[100] - peaks[30] < 40e6, peaks
