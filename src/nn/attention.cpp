@@ -2,6 +2,7 @@
 
 #include "finetune/base/error.h"
 #include "nn/block_attention.h"
+#include "nn/tile_attention.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
@@ -174,6 +175,7 @@ bool is_plain(const Segments& segments, const AttentionOptions& options) {
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Segments& segments,
                  const AttentionOptions& options) {
+  if (has_tile_attention(q, options)) return tile_attention(q, k, v, segments, options);
   const bool plain = is_plain(segments, options) && (q.is_cpu() || !segments.shared());
   if (!plain) return block_attention(q, k, v, segments, options);
   if (!q.is_cpu()) return generic_attention(q, k, v, segments.starts, options.scale);

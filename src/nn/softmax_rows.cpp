@@ -50,15 +50,14 @@ FT_EVERY_CPU void scale_and_shift(float* x, float factor, float shift, std::int6
   for (std::int64_t i = 0; i < count; ++i) x[i] = x[i] * factor - shift;
 }
 
-/// Leaves exp(x - max) in the row; returns {logsumexp, 1 / sum}.
+}  // namespace
+
 std::array<float, 2> exponentiate(float* row, std::int64_t width) {
   const float shift = largest(row, width);
   exponentials(row, shift, width);
   const float sum = sum_of(row, width);
   return {shift + std::log(sum), 1.0F / sum};
 }
-
-}  // namespace
 
 SoftmaxRows softmax_rows(const Tensor& logits, const Tensor& targets, double smoothing,
                          at::ScalarType dtype) {

@@ -2,6 +2,9 @@
 
 #include "finetune/base/tensor.h"
 
+#include <array>
+#include <cstdint>
+
 namespace finetune {
 
 /// Cross-entropy of every row of some logits, and its gradient.
@@ -16,5 +19,8 @@ struct SoftmaxRows {
 /// for float32, else bfloat16.
 SoftmaxRows softmax_rows(const Tensor& logits, const Tensor& targets, double smoothing,
                          at::ScalarType dtype);
+
+/// Leaves exp(x - max) in the row; returns {logsumexp, 1 / sum}.
+std::array<float, 2> exponentiate(float* row, std::int64_t width);
 
 }  // namespace finetune

@@ -78,7 +78,10 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionShapes,
                                            Shape{"ragged", 2, 2, 4, {0, 1, 6, 7, 15}},
                                            Shape{"grouped", 6, 2, 8, {0, 1, 6, 7, 15}},
                                            Shape{"one_key_head", 4, 1, 6, {0, 3, 4, 11}},
-                                           Shape{"longer_than_tiles", 4, 2, 8, {0, 700, 703}}),
+                                           Shape{"longer_than_tiles", 4, 2, 8, {0, 700, 703}},
+                                           Shape{"one_past_a_tile", 2, 1, 64, {0, 33, 97, 161}},
+                                           Shape{"wide_heads", 2, 1, 96, {0, 31, 65}},
+                                           Shape{"many", 12, 6, 16, {0, 64, 65, 129, 129 + 32}}),
                          [](const auto& shape) { return shape.param.name; });
 
 TEST_P(AttentionShapes, MatchesTheReference) { check(at::kDouble, reference::kDoubleTolerance); }
@@ -110,16 +113,27 @@ TEST(Attention, SequenceAloneIsSequenceInCompany) {
   }
 }
 
-TEST(Attention, ReadsViewsOfAFusedProjection) {
+void check_views(at::ScalarType dtype, double tolerance) {
   const Starts starts = {0, 4, 12};
-  const Tensor fused = leaf(reference::random({12, 8, 6}, 1)),
-               dy = reference::random({4, 12, 6}, 2).transpose(0, 1);
-  const Tensor q = fused.slice(1, 0, 4), k = fused.slice(1, 4, 6), v = fused.slice(1, 6, 8);
-  const Tensor y = attention(q, k, v, starts, {0.3}),
-               expected = plain_attention(q, k, v, starts, {0.3});
-  expect_close(y, expected, reference::kDoubleTolerance, "y");
-  expect_close(gradients(y, dy, {fused})[0], gradients(expected, dy, {fused})[0],
-               reference::kDoubleTolerance, "dx");
+  const Tensor fused = leaf(reference::random({12, 8, 6}, 1, dtype)),
+               dy = reference::random({4, 12, 6}, 2, dtype).transpose(0, 1);
+  const Tensor wide = leaf(fused.detach().to(at::kDouble));
+  const auto part = [](const Tensor& x, std::int64_t begin, std::int64_t end) {
+    return x.slice(1, begin, end);
+  };
+  const Tensor y = attention(part(fused, 0, 4), part(fused, 4, 6), part(fused, 6, 8), starts,
+                             {0.3}),
+               expected = plain_attention(part(wide, 0, 4), part(wide, 4, 6), part(wide, 6, 8),
+                                          starts, {0.3});
+  expect_close(y, expected, tolerance, "y");
+  expect_close(gradients(y, dy, {fused})[0], gradients(expected, dy.to(at::kDouble), {wide})[0],
+               tolerance, "dx");
+}
+
+TEST(Attention, ReadsViewsOfAFusedProjection) {
+  check_views(at::kDouble, reference::kDoubleTolerance);
+  check_views(at::kFloat, reference::kFloatTolerance);
+  check_views(at::kBFloat16, 3e-2);
 }
 
 TEST(Attention, GradientOfASum) {
@@ -199,25 +213,31 @@ TEST(CachedAttention, EqualsTheFullPass) {
   }
 }
 
+void check_options(const AttentionOptions& options, at::ScalarType dtype, double tolerance) {
+  const Starts starts = {0, 1, 30, 320};
+  const Tensor q = leaf(reference::random({320, 4, 8}, 1, dtype)),
+               k = leaf(reference::random({320, 2, 8}, 2, dtype)),
+               v = leaf(reference::random({320, 2, 8}, 3, dtype)),
+               dy = reference::random({320, 4, 8}, 4, dtype);
+  std::vector<Tensor> wide;
+  for (const Tensor& x : {q, k, v}) wide.push_back(leaf(x.detach().to(at::kDouble)));
+  const Tensor y = attention(q, k, v, starts, options),
+               expected = plain_attention(wide[0], wide[1], wide[2], starts, options);
+  const std::string name =
+      fmt::format("window {}, softcap {}, {}", options.window, options.softcap, toString(dtype));
+  expect_close(y, expected, tolerance, name);
+  const auto grads = gradients(y, dy, {q, k, v}),
+             expected_grads = gradients(expected, dy.to(at::kDouble), wide);
+  for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], expected_grads[i], tolerance, name);
+}
+
 /// Windows shorter and longer than a block of queries, soft caps, and both, on rows below and above
 /// them.
-TEST(BlockAttention, WindowAndSoftcapMatchTheDefinition) {
-  const Starts starts = {0, 1, 30, 320};
-  const std::vector<AttentionOptions> cases = {
-      {0.3, 7, 0.0}, {0.3, 130, 0.0}, {0.3, 0, 1.5}, {0.3, 20, 1.5}, {0.3, 1, 0.0}};
-  for (const AttentionOptions& options : cases) {
-    const Tensor q = leaf(reference::random({320, 4, 8}, 1)),
-                 k = leaf(reference::random({320, 2, 8}, 2)),
-                 v = leaf(reference::random({320, 2, 8}, 3)),
-                 dy = reference::random({320, 4, 8}, 4);
-    const Tensor y = attention(q, k, v, starts, options),
-                 expected = plain_attention(q, k, v, starts, options);
-    const std::string name = fmt::format("window {}, softcap {}", options.window, options.softcap);
-    expect_close(y, expected, reference::kDoubleTolerance, name);
-    const auto grads = gradients(y, dy, {q, k, v}),
-               expected_grads = gradients(expected, dy, {q, k, v});
-    for (std::size_t i = 0; i < 3; ++i)
-      expect_close(grads[i], expected_grads[i], reference::kDoubleTolerance, name);
+TEST(Attention, WindowAndSoftcapMatchTheDefinition) {
+  for (const AttentionOptions& options : std::vector<AttentionOptions>{
+           {0.3, 7, 0.0}, {0.3, 130, 0.0}, {0.3, 0, 1.5}, {0.3, 20, 1.5}, {0.3, 1, 0.0}}) {
+    check_options(options, at::kDouble, reference::kDoubleTolerance);
+    check_options(options, at::kFloat, reference::kFloatTolerance);
   }
 }
 
