@@ -20,23 +20,22 @@ constexpr std::int64_t kFewTasks = 16;
 
 struct Tasks {
   std::vector<Task> all;
+  std::vector<bool> partial;  ///< whether a sequence's gradients are added up from partial sums
   std::int64_t partial_rows = 0;
 
   Tasks(const std::vector<Sequence>& sequences, std::int64_t heads, std::int64_t key_heads) {
-    std::vector<bool> shared(sequences.size());
+    const auto count = static_cast<std::int64_t>(sequences.size());
+    const bool split = heads > key_heads && count * key_heads < kFewTasks;
+    const std::int64_t each = split ? 1 : heads / key_heads;
+    partial.assign(sequences.size(), split);
     for (std::size_t s = 0; s < sequences.size(); ++s) {
-      if (sequences[s].parent < 0) continue;
-      shared[s] = shared[static_cast<std::size_t>(sequences[s].parent)] = true;
+      if (sequences[s].parent >= 0)
+        partial[s] = partial[static_cast<std::size_t>(sequences[s].parent)] = true;
     }
-    const std::int64_t groups = heads / key_heads;
-    const bool split =
-        groups > 1 && static_cast<std::int64_t>(sequences.size()) * key_heads < kFewTasks;
-    const std::int64_t each = split ? 1 : groups;
     for (std::size_t s = 0; s < sequences.size(); ++s) {
       for (std::int64_t head = 0; head < heads; head += each) {
-        const bool partial = split || shared[s];
-        all.push_back({&sequences[s], head, each, partial ? partial_rows : -1});
-        if (partial) partial_rows += sequences[s].tiles() * kTileKeys;
+        all.push_back({&sequences[s], head, each, partial[s] ? partial_rows : -1});
+        if (partial[s]) partial_rows += sequences[s].tiles() * kTileKeys;
       }
     }
   }
@@ -126,6 +125,7 @@ class TileAttention : public torch::autograd::Function<TileAttention> {
           0, static_cast<std::int64_t>(sequences.size()) * key_heads, 1,
           [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t i = begin; i < end; ++i) {
+              if (!tasks.partial[static_cast<std::size_t>(i / key_heads)]) continue;
               for (const auto& [partial, result] :
                    {std::pair(&to.partial_k, &to.dk), std::pair(&to.partial_v, &to.dv)}) {
                 add_partials<T>(tasks, sequences, i / key_heads, i % key_heads, heads / key_heads,

@@ -281,12 +281,13 @@ struct Shared {
   }
 };
 
-void check_shared(const AttentionOptions& options, at::ScalarType dtype, double tolerance) {
+void check_shared(const AttentionOptions& options, at::ScalarType dtype, double tolerance,
+                  std::int64_t key_heads) {
   const Shared shared;
-  const Tensor q = leaf(reference::random({400, 4, 8}, 1, dtype)),
-               k = leaf(reference::random({400, 2, 8}, 2, dtype)),
-               v = leaf(reference::random({400, 2, 8}, 3, dtype)),
-               dy = reference::random({400, 4, 8}, 4, dtype);
+  const Tensor q = leaf(reference::random({400, 2 * key_heads, 8}, 1, dtype)),
+               k = leaf(reference::random({400, key_heads, 8}, 2, dtype)),
+               v = leaf(reference::random({400, key_heads, 8}, 3, dtype)),
+               dy = reference::random({400, 2 * key_heads, 8}, 4, dtype);
   const Tensor rows = at::tensor(shared.rows, at::kLong),
                places = at::tensor(shared.places, at::kLong);
   std::vector<Tensor> wide;
@@ -296,8 +297,8 @@ void check_shared(const AttentionOptions& options, at::ScalarType dtype, double 
                expected = plain_attention(whole(wide[0]), whole(wide[1]), whole(wide[2]),
                                           shared.whole_starts, options)
                               .index_select(0, places);
-  const std::string name =
-      fmt::format("window {}, softcap {}, {}", options.window, options.softcap, toString(dtype));
+  const std::string name = fmt::format("window {}, softcap {}, {}, {} key heads", options.window,
+                                       options.softcap, toString(dtype), key_heads);
   expect_close(y, expected, tolerance, name);
   const auto grads = gradients(y, dy, {q, k, v}),
              expected_grads = gradients(expected, dy.to(at::kDouble), wide);
@@ -307,9 +308,11 @@ void check_shared(const AttentionOptions& options, at::ScalarType dtype, double 
 TEST(SharedSegments, AreTheWholeSequences) {
   for (const AttentionOptions& options : std::vector<AttentionOptions>{
            {0.3, 0, 0.0}, {0.3, 400, 0.0}, {0.3, 7, 0.0}, {0.3, 160, 0.0}, {0.3, 0, 1.5}}) {
-    check_shared(options, at::kDouble, reference::kDoubleTolerance);
-    check_shared(options, at::kFloat, reference::kFloatTolerance);
-    check_shared(options, at::kBFloat16, 3e-2);
+    for (const std::int64_t key_heads : {2, 6}) {
+      check_shared(options, at::kDouble, reference::kDoubleTolerance, key_heads);
+      check_shared(options, at::kFloat, reference::kFloatTolerance, key_heads);
+      check_shared(options, at::kBFloat16, 3e-2, key_heads);
+    }
   }
 }
 
