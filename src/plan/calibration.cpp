@@ -26,6 +26,7 @@ namespace {
 
 constexpr int kMostWarmUps = 6;
 constexpr int kRounds = 3;  // the fastest counts: other work only adds
+constexpr std::size_t kFewerBlocks = 2;
 
 /// Puts what is left of the model into the type, and the form, that training has it in.
 void convert(CausalLM& model, const Config& config, at::ScalarType dtype) {
@@ -65,13 +66,13 @@ void make_leaves(const std::vector<TrainableParameter>& parameters, at::ScalarTy
 }
 
 BatchCost measure(const CausalLM& model, const Config& config, const Objective& objective,
-                  const Batch& batch) {
+                  const Batch& batch, int rounds = kRounds) {
   BatchCost cost;
   cost.tokens = batch.tokens;
   cost.supervised_tokens = batch.supervised_tokens();
   cost.seconds = std::numeric_limits<double>::infinity();
   const ForwardContext context{true, 1, config.neftune_noise_alpha};
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     const auto memory = std::make_shared<AliveBytes>();
     const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, memory);
     const Stopwatch watch;
@@ -125,8 +126,11 @@ double optimizer_seconds() {
   return best / static_cast<double>(kElements);
 }
 
-double extrapolated(double fewer, double more, double blocks_after) {
-  return more + std::max(0.0, more - fewer) * blocks_after;
+/// Of all blocks, from what `few` and `more` of them cost.
+double extrapolated(double few_cost, std::size_t few, double more_cost, std::size_t more,
+                    std::size_t all) {
+  const double each = std::max(0.0, more_cost - few_cost) / static_cast<double>(more - few);
+  return more_cost + each * static_cast<double>(all - more);
 }
 
 }  // namespace
@@ -157,7 +161,7 @@ Calibration calibrate(CausalLM& model, std::size_t blocks, const Config& config,
   std::uint64_t before = 0;
   for (int pass = 0; pass < kMostWarmUps && peak_memory_bytes() > before; ++pass) {
     before = peak_memory_bytes();
-    measure(model, config, *objective, batch);
+    measure(model, config, *objective, batch, 1);
   }
   result.batch = result.measured = measure(model, config, *objective, batch);
   if (eval_data != nullptr) {
@@ -169,12 +173,12 @@ Calibration calibrate(CausalLM& model, std::size_t blocks, const Config& config,
   }
   result.resident_bytes = peak_memory_bytes();
   if (blocks > used) {
-    model.layers.resize(used - 1);
+    model.layers.resize(kFewerBlocks);
     const BatchCost fewer = measure(model, config, *objective, batch);
-    const auto after = static_cast<double>(blocks - used);
     for (const auto value : {&BatchCost::kept_bytes, &BatchCost::peak_bytes, &BatchCost::seconds,
                              &BatchCost::forward_seconds}) {
-      result.batch.*value = extrapolated(fewer.*value, result.measured.*value, after);
+      result.batch.*value =
+          extrapolated(fewer.*value, kFewerBlocks, result.measured.*value, used, blocks);
     }
   }
   result.optimizer_seconds = optimizer_seconds();

@@ -17,8 +17,10 @@ struct BatchCost {
   double seconds = 0, forward_seconds = 0;
 };
 
-/// Blocks that a calibration keeps of a model: the first differs from the others, so two after it.
-constexpr std::size_t kCalibrationBlocks = 3;
+/// Blocks that a calibration keeps of a model. The cost of one more is half of what four cost above
+/// two: the first differs from the others, and a difference of a single block is lost in the noise,
+/// which the model's other blocks would multiply.
+constexpr std::size_t kCalibrationBlocks = 4;
 
 /// What was measured on the first blocks of a model.
 struct Calibration {

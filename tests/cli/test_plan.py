@@ -30,9 +30,9 @@ def plan(*arguments):
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"target_modules": "all-linear", "gradient_checkpointing": True}, {"quantization": "nf4"},
+    {}, {"dtype": "bfloat16"}, {"target_modules": "all-linear", "gradient_checkpointing": True}, {"quantization": "nf4"},
     {"method": "full"}, {"method": "full", "optim": "adamw_8bit"}, {"method": "adapter"}],
-    ids=["lora", "recompute", "nf4", "full", "full_8bit", "adapter"])
+    ids=["lora", "bfloat16", "recompute", "nf4", "full", "full_8bit", "adapter"])
 def test_peak_memory(tmp_path, model, settings):
     data = program.write_rows(tmp_path / "rows.jsonl", toy.rows(8, low=24, high=48))
     keys = {"model": model, "datasets": str(data), "template": "none", "max_steps": STEPS, "save_steps": STEPS,

@@ -31,7 +31,7 @@ struct Plan {
 };
 
 /// Plans the run of a configuration over these data, whose rows have their final length. The
-/// weights stay on disk but for up to three blocks, which one short batch goes through: the
+/// weights stay on disk but for up to four blocks, which one short batch goes through: the
 /// bytes it keeps and the time it takes, block by block, give those of the whole model.
 /// Throws Error(config) when the run is not for the CPU.
 Plan plan_run(const Config& config, const Dataset& train_data, const Dataset* eval_data);
