@@ -1,6 +1,7 @@
 #pragma once
 
 #include "nn/rows.h"
+#include "nn/tile_rows.h"
 #include "nn/tile_sequence.h"
 
 #include <array>

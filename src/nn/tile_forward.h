@@ -2,6 +2,7 @@
 
 #include "nn/rows.h"
 #include "nn/softmax_rows.h"
+#include "nn/tile_rows.h"
 #include "nn/tile_sequence.h"
 
 #include <array>

@@ -95,7 +95,7 @@ void read_added(const json& tokens, TokenizerConfig& result) {
   for (const auto& [content, id] : tokens.items()) {
     const bool known =
         std::any_of(result.added.begin(), result.added.end(),
-                    [&](const AddedToken& token) { return token.content == content; });
+                    [&name = content](const AddedToken& token) { return token.content == name; });
     if (known) continue;
     AddedToken token;
     token.content = content;

@@ -1,21 +1,9 @@
 #pragma once
 
 #include "finetune/base/tensor.h"
-
-#include <optional>
-#include <string_view>
+#include "finetune/nn/activation.h"
 
 namespace finetune {
-
-/// What an MLP does to its inner values. `gelu_tanh` is the tanh approximation, which Hugging Face
-/// calls gelu_new, gelu_fast or gelu_pytorch_tanh.
-enum class Activation { silu, gelu, gelu_tanh, relu, tanh };
-
-/// The activation that Hugging Face calls by this name ("swish", "gelu_new"), or nothing.
-std::optional<Activation> parse_activation(std::string_view name);
-
-/// Its name in Hugging Face's files.
-std::string_view activation_name(Activation activation);
 
 /// The activation, element by element, differentiable.
 Tensor activate(const Tensor& x, Activation activation);
