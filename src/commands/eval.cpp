@@ -133,6 +133,7 @@ class Evaluation {
     const ModelConfig model_config = read_model_config(config_.model_name_or_path);
     DatasetOptions data_options = dataset_options(config_, model_config.longest_sequence());
     data_options.keep_texts = true;
+    data_options.sampled_tokens = 0;  // rows are scored by their answers
     if (config_.eval_datasets.empty()) open_held_out(data_options);
     for (std::size_t i = data_.size(); i < config_.eval_datasets.size(); ++i)
       data_.push_back(open_dataset({config_.eval_datasets[i]}, *text_.tokenizer,

@@ -111,10 +111,7 @@ void require_embeddings(const Dataset& data, const TextTools& text, const ModelC
 
 RunData open_run_data(const Config& config, const TextTools& text, const ModelConfig& model) {
   DatasetOptions options = dataset_options(config, model.longest_sequence());
-  if (config.stage == Stage::grpo) {
-    options.keep_texts = true;
-    options.sampled_tokens = config.max_completion_length;
-  }
+  options.keep_texts = config.stage == Stage::grpo;
   RunData data = open_data(config, text, options);
   require_embeddings(data.train, text, model);
   if (data.eval) require_embeddings(*data.eval, text, model);

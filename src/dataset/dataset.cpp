@@ -56,9 +56,10 @@ class DatasetReader {
   }
 
   void add_file(const DatasetSpec& spec) {
-    RowFormatReader format(spec, options_.pairs      ? RowKind::pairs
-                                 : options_.labelled ? RowKind::labelled
-                                                     : RowKind::answers);
+    RowFormatReader format(spec, options_.pairs                ? RowKind::pairs
+                                 : options_.labelled           ? RowKind::labelled
+                                 : options_.sampled_tokens > 0 ? RowKind::prompts
+                                                               : RowKind::answers);
     FileRows rows;
     dataset_.files.push_back(spec.path);
     try {
@@ -200,7 +201,7 @@ class DatasetReader {
                               Message{.role = "system", .content = *options_.system_prompt});
     }
     Example example = tokenize_row(content, tokenizer_, template_, options_.train_on_prompt);
-    if (example.supervised_tokens == 0) {
+    if (example.supervised_tokens == 0 && options_.sampled_tokens == 0) {
       fail(ErrorKind::data, "none of its {} tokens is supervised; expected an answer to learn from",
            example.input_ids.size());
     }
@@ -246,8 +247,7 @@ class DatasetReader {
     if (options_.sampled_tokens == 0) return true;
     if (content.text) {
       fail(ErrorKind::data,
-           "a text without a prompt; expected a prompt that answers can be sampled to, and an "
-           "answer to compare them with");
+           "a text without a prompt; expected a prompt that answers can be sampled to");
     }
     const std::string prompt = row_text(content, tokenizer_, template_).prompt;
     const auto tokens = static_cast<std::int64_t>(encode_prompt(tokenizer_, prompt).ids.size());
@@ -319,8 +319,8 @@ class DatasetReader {
 /// Everything that shapes the tokens of these files, or "" where they are not to be cached.
 std::string cache_key(const std::vector<DatasetSpec>& specs, const Tokenizer& tokenizer,
                       const ChatTemplate& chat_template, const DatasetOptions& options) {
-  if (options.keep_texts || options.pairs || options.labelled || tokenizer.fingerprint().empty() ||
-      chat_template.fingerprint().empty())
+  if (options.keep_texts || options.pairs || options.labelled || options.sampled_tokens > 0 ||
+      tokenizer.fingerprint().empty() || chat_template.fingerprint().empty())
     return "";
   std::string identity =
       fmt::format("{} {} {} {} {} {} {} {}\n", FINETUNE_VERSION, tokenizer.fingerprint(),
@@ -388,6 +388,7 @@ DatasetOptions dataset_options(const Config& config, std::int64_t model_max_leng
   options.system_prompt = config.system_prompt;
   options.max_row_bytes = config.max_row_bytes;
   options.seed = static_cast<std::uint64_t>(config.seed);
+  if (config.stage == Stage::grpo) options.sampled_tokens = config.max_completion_length;
   return options;
 }
 

@@ -65,9 +65,15 @@ constexpr std::string_view kExpectedLabels =
     "expected a row like {\"prompt\", \"completion\", \"label\"}, or 'fields:' that name its keys, "
     "such as {label: good}";
 
+constexpr std::string_view kExpectedPrompts =
+    "expected a row like {\"prompt\"}, {\"instruction\"}, {\"messages\"} or {\"conversations\"}, "
+    "or "
+    "'fields:' that name its keys, such as {prompt: question}";
+
 std::string_view expected_rows(RowKind kind) {
   return kind == RowKind::pairs      ? kExpectedPairs
          : kind == RowKind::labelled ? kExpectedLabels
+         : kind == RowKind::prompts  ? kExpectedPrompts
                                      : kExpectedRows;
 }
 
@@ -147,7 +153,7 @@ RowFormatReader::RowFormatReader(const DatasetSpec& spec, RowKind kind)
            spec.path, spec.format, join(names, ", "));
     }
     named_ = true;
-    if (kind_of(*format_) != kind) {
+    if (!serves(*format_)) {
       fail(ErrorKind::config, "datasets ({}): format: {} is not what this stage trains on; {}",
            spec.path, spec.format,
            kind == RowKind::pairs        ? "expected preference, or stage: sft"
@@ -166,11 +172,22 @@ RowFormatReader::RowFormatReader(const DatasetSpec& spec, RowKind kind)
        spec.path, join(ours, ", "), named_ ? "the format " + spec.format : "one row format");
 }
 
+bool RowFormatReader::serves(RowFormat format) const {
+  return kind_of(format) == (kind_ == RowKind::prompts ? RowKind::answers : kind_);
+}
+
+/// The keys without which a row is not of the format.
+std::vector<std::string> RowFormatReader::required(RowFormat format) const {
+  std::vector<std::string> keys = keys_of(format).required;
+  if (kind_ == RowKind::prompts && keys.size() == 2) keys.pop_back();  // the answer
+  return keys;
+}
+
 /// The formats that have every key of `fields`.
 std::vector<RowFormat> RowFormatReader::candidates() const {
   std::vector<RowFormat> formats;
   for (const FormatKeys& keys : all_formats()) {
-    if (named_ ? keys.format != *format_ : kind_of(keys.format) != kind_) continue;
+    if (named_ ? keys.format != *format_ : !serves(keys.format)) continue;
     const bool fits = std::all_of(fields_.begin(), fields_.end(), [&](const auto& field) {
       return has_key(keys.required, field.first) || has_key(keys.optional, field.first);
     });
@@ -183,7 +200,7 @@ RowContent RowFormatReader::read(const Json& row) {
   if (!row.is_object())
     fail(ErrorKind::data, "the row is {}; {}", describe(row), expected_rows(kind_));
   if (!named_) {
-    if (kind_ == RowKind::answers) refuse_preference(row);
+    if (kind_ == RowKind::answers || kind_ == RowKind::prompts) refuse_preference(row);
     const RowFormat format = recognise(row);
     if (format_ && format != *format_) {
       fail(ErrorKind::data,
@@ -221,6 +238,8 @@ RowContent RowFormatReader::read(const Json& row) {
     case RowFormat::text:
       break;
   }
+  if (kind_ == RowKind::prompts && content.messages.back().role != "assistant")
+    content.messages.push_back({.role = "assistant", .trained = false});
   if (content.messages.back().role != "assistant") {
     fail(ErrorKind::data,
          "the conversation ends with a message of the role '{}'; expected the assistant's answer",
@@ -232,12 +251,11 @@ RowContent RowFormatReader::read(const Json& row) {
 RowFormat RowFormatReader::recognise(const Json& row) const {
   std::vector<RowFormat> whole, part;
   for (const RowFormat format : candidates()) {
-    const auto& required = keys_of(format).required;
-    const auto present =
-        std::count_if(required.begin(), required.end(),
-                      [&](const std::string& ours) { return row.contains(key(ours)); });
+    const std::vector<std::string> keys = required(format);
+    const auto present = std::count_if(
+        keys.begin(), keys.end(), [&](const std::string& ours) { return row.contains(key(ours)); });
     if (present > 0) part.push_back(format);
-    if (present == static_cast<std::ptrdiff_t>(required.size())) whole.push_back(format);
+    if (present == static_cast<std::ptrdiff_t>(keys.size())) whole.push_back(format);
   }
   // Instruction files often carry the rendered text along.
   if (whole.size() == 2 && whole.back() == RowFormat::text) whole.pop_back();
@@ -296,7 +314,8 @@ std::vector<Message> RowFormatReader::read_instruction(const Json& row) const {
   read_history(row, messages);
   messages.push_back(
       {.role = "user", .content = text(row, "instruction"), .input = optional_text(row, "input")});
-  messages.push_back({.role = "assistant", .content = text(row, "output")});
+  if (kind_ != RowKind::prompts || find(row, "output") != nullptr)
+    messages.push_back({.role = "assistant", .content = text(row, "output")});
   return messages;
 }
 
@@ -326,7 +345,7 @@ std::vector<Message> RowFormatReader::read_prompt_completion(const Json& row) co
   const Json* prompt = find(row, "prompt");
   const Json* completion = find(row, "completion");
   if (prompt == nullptr) fail_missing(row, "prompt");
-  if (completion == nullptr) fail_missing(row, "completion");
+  if (completion == nullptr && kind_ != RowKind::prompts) fail_missing(row, "completion");
   std::vector<Message> messages;
   if (std::string system = optional_text(row, "system"); !system.empty()) {
     messages.push_back({.role = "system", .content = std::move(system)});
@@ -340,6 +359,7 @@ std::vector<Message> RowFormatReader::read_prompt_completion(const Json& row) co
   } else {
     messages.push_back({.role = "user", .content = text(row, "prompt")});
   }
+  if (completion == nullptr) return messages;
   if (completion->is_array()) {
     for (Message& message : read_messages(*completion, key("completion")))
       messages.push_back(std::move(message));

@@ -25,12 +25,13 @@ enum class RowFormat {
   labelled,  ///< {"prompt", "completion", "label"}
 };
 
-/// What a stage learns from.
-enum class RowKind { answers, pairs, labelled };
+/// What a stage learns from. Rows that are prompts may have an answer, to be compared with.
+enum class RowKind { answers, pairs, labelled, prompts };
 
 /// What a row says, whatever its format.
 struct RowContent {
-  std::vector<Message> messages;    ///< ends with an answer; empty for plain text
+  std::vector<Message> messages;    ///< ends with an answer; empty for plain text. The answer of a
+                                    ///< prompt alone is empty
   std::vector<Message> rejected;    ///< format pair: the same up to the answers, then the worse one
   TemplateInputs inputs;            ///< tools and documents of the row
   std::optional<std::string> text;  ///< format text
@@ -58,6 +59,8 @@ class RowFormatReader {
  private:
   using Json = nlohmann::ordered_json;
 
+  bool serves(RowFormat format) const;
+  std::vector<std::string> required(RowFormat format) const;
   RowFormat recognise(const Json& row) const;
   std::vector<RowFormat> candidates() const;
   std::string key(const std::string& ours) const;

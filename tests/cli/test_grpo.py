@@ -226,6 +226,36 @@ def test_plain_text_has_no_prompt(tmp_path, settings):
     assert "text.jsonl:1: a text without a prompt" in done.stderr
 
 
+@pytest.mark.parametrize("shape", [
+    lambda row: {"prompt": row["prompt"]},
+    lambda row: {"prompt": [{"role": "user", "content": row["prompt"]}]},
+    lambda row: {"instruction": row["prompt"], "input": ""},
+    lambda row: {"messages": [{"role": "user", "content": row["prompt"]}]},
+    lambda row: {"conversations": [{"from": "human", "value": row["prompt"]}]}], ids=range(5))
+def test_rows_need_no_answer(tmp_path, settings, shape):
+    """The same prompts without their answers, which these rewards do not read, end in the same adapter."""
+    rows = toy.rows(6, seed=5)
+    template = {"template": "llama2"}
+    prompts = write_rows(tmp_path / "prompts.jsonl", [shape(row) for row in rows])
+    whole = write_rows(tmp_path / "whole.jsonl", [
+        {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]}
+        for row in rows])
+    for name, data in (("a", prompts), ("b", whole)):
+        run(*train_arguments(tmp_path / name, **{**settings, **template, "datasets": [data], "max_steps": 2}))
+    assert snapshot(tmp_path / "a/out", WEIGHTS) == snapshot(tmp_path / "b/out", WEIGHTS)
+    found = run("inspect", "data", "--config", tmp_path / "a/config.yaml")
+    assert "6 rows" in found.stdout
+
+
+def test_a_reward_that_compares_needs_an_answer(tmp_path, settings):
+    data = write_rows(tmp_path / "plain.jsonl", [{"prompt": "a pod"}])
+    keys = {**settings, "datasets": [data], "reward_funcs": ["answer"]}
+    done = run(*train_arguments(tmp_path, **keys), expect=3)
+    assert "plain.jsonl:1: its answer has no word to compare with, and reward_funcs has 'answer'" in done.stderr
+    done = run("eval", "--config", tmp_path / "config.yaml", f"eval_datasets=[{data}]", "--adapter", tmp_path, expect=3)
+    assert '"completion" is missing' in done.stderr
+
+
 def test_other_verbs(tmp_path, settings):
     """A dry run makes a step, a plan is refused, eval and generate take the rows and the adapter."""
     arguments = train_arguments(tmp_path, **settings)

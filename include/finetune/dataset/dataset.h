@@ -24,7 +24,7 @@ struct DatasetOptions {
   std::uint64_t seed = 42;  ///< chooses the rows of a fractional weight
   bool keep_texts = false;  ///< fill Dataset::texts
   /// Above 0: answers of so many tokens are to be sampled to the rows' prompts. A row then needs a
-  /// prompt, and room for both below max_length. With keep_texts.
+  /// prompt, but no answer, and room for both below max_length.
   std::int64_t sampled_tokens = 0;
 };
 
