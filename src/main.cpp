@@ -164,8 +164,8 @@ int run(int argc, char** argv) {
     // LibTorch's allocators have no exception type of their own on the CPU.
     const std::string what = error.what();
     if (what.find("allocate memory") != std::string::npos ||
-        what.find("out of memory") != std::string::npos)
-      return out_of_memory(what);
+        what.find("out of memory") != std::string::npos || what == "could not create a primitive")
+      return out_of_memory(what);  // the last is oneDNN without room for its code
     return report(("a defect of finetune: " + what).c_str(), kDefect);
   }
 }

@@ -56,7 +56,6 @@ Tensor linear_product(const Tensor& x, const Tensor& weight, const Tensor& bias)
 }
 
 Tensor linear_product_in(const Tensor& memory, const Tensor& x, const Tensor& weight) {
-  if (takes_onednn(x, weight)) return onednn_product(x, weight, {});
   Tensor out = memory;
   return at::mm_out(out, x, weight.t());
 }

@@ -10,8 +10,8 @@ namespace finetune {
 /// gives the same bytes.
 Tensor linear_product(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 
-/// The same without a bias, in `memory` [N, O] of x's type where the library can write there:
-/// oneDNN cannot, and gives its own.
+/// The same without a bias, in `memory` [N, O] of x's type, by LibTorch's own choice always: oneDNN
+/// gives memory of its own, and large results that come and go leave holes in the heap.
 Tensor linear_product_in(const Tensor& memory, const Tensor& x, const Tensor& weight);
 
 /// dy [N, O], weight [O, I] -> dy weight [N, I]. The same.

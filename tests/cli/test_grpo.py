@@ -283,13 +283,13 @@ def test_a_reward_adapter_judges(tmp_path, settings):
     pairs = write_rows(tmp_path / "pairs.jsonl", [{"prompt": row["prompt"], "chosen": " pod pod", "rejected": " node a node"}
                                                   for row in toy.rows(8, seed=3)])
     reward = train(tmp_path / "reward", model_name_or_path=settings["model_name_or_path"], datasets=[pairs], template="none", stage="reward",
-                   learning_rate=1e-2, max_steps=10, lora_rank=4, num_threads=1)
-    keys = {**settings, "reward_funcs": [f"adapter:{reward}"], "num_generations": 8, "per_device_train_batch_size": 4,
-            "max_steps": 25, "lr_scheduler_type": "constant"}
+                   learning_rate=1e-2, max_steps=30, lora_rank=4, num_threads=1)
+    keys = {**settings, "reward_funcs": [f"adapter:{reward}"], "num_generations": 16, "per_device_train_batch_size": 4,
+            "max_steps": 80, "lr_scheduler_type": "constant"}  # 25 steps of 8 rise or not with the rounding of the processor
     out = train(tmp_path / "grpo", **keys)
     lines = [line["rewards/adapter/mean"] for line in metrics(out)]
     assert all(line["reward"] == line["rewards/adapter/mean"] for line in metrics(out))
-    assert sum(lines[-5:]) / 5 > sum(lines[:5]) / 5 + 0.1, lines
+    assert sum(lines[-10:]) / 10 > sum(lines[:10]) / 10 + 1, lines
     plain = train(tmp_path / "plain", **{**settings, "max_steps": 1})
     done = run(*train_arguments(tmp_path, **{**settings, "reward_funcs": [f"adapter:{plain}"]}), expect=4)
     assert "has no head that makes scores" in done.stderr

@@ -84,10 +84,10 @@ def test_ten_thousand_steps_grow_nothing(tmp_path, small, rows_file):
 
 
 def short_rows(path, count):
-    """Rows that all differ, of about ten tokens."""
+    """Rows that all differ, of about ten tokens, and equally many where a number has as many digits."""
     with open(path, "w") as file:
         for i in range(count):
-            file.write(f'{{"prompt": "pod {i} =", "completion": " node {i % 97}"}}\n')
+            file.write(f'{{"prompt": "pod {100_000 + i} =", "completion": " node {10 + i % 87}"}}\n')
     return path
 
 
@@ -98,7 +98,7 @@ def test_memory_of_many_rows(tmp_path, small):
         data = short_rows(tmp_path / "rows.jsonl", count)
         folder = tmp_path / str(count)
         keys = {"model_name_or_path": small, "datasets": [data], "template": "none", "lora_rank": 2, "num_threads": 1,
-                "tokens_per_batch": 4096, "num_train_epochs": 1, "save_steps": 10**6, "logging_steps": 1}
+                "per_device_train_batch_size": 400, "num_train_epochs": 1, "save_steps": 10**6, "logging_steps": 1}
         samples = watched(train_arguments(folder, **keys), folder / "out", 0.05, tmp_path / f"cache{count}")
         lines = metrics(folder / "out")
         peaks.append(lines[-1]["peak_memory_bytes"])
