@@ -2,26 +2,12 @@
 
 #include "nn/rows.h"
 
-#include <array>
 #include <cmath>
 #include <vector>
 
 namespace finetune {
 
 namespace {
-
-FT_EVERY_CPU float sum_of_products(const float* x, const float* y, std::int64_t count) {
-  std::array<float, kLanes> lanes{};
-  std::int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (std::int64_t lane = 0; lane < kLanes; ++lane)
-      lanes[static_cast<std::size_t>(lane)] += x[i + lane] * y[i + lane];
-  }
-  float sum = 0;
-  for (const float lane : lanes) sum += lane;
-  for (; i < count; ++i) sum += x[i] * y[i];
-  return sum;
-}
 
 FT_EVERY_CPU void multiply(const float* x, const float* y, std::int64_t count, float* z) {
   for (std::int64_t i = 0; i < count; ++i) z[i] = x[i] * y[i];

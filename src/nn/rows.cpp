@@ -1,5 +1,6 @@
 #include "nn/rows.h"
 
+#include <array>
 #include <bit>
 
 namespace finetune {
@@ -26,6 +27,19 @@ void widen(const at::BFloat16* from, std::int64_t count, float* to) {
 
 void narrow(const float* from, std::int64_t count, at::BFloat16* to) {
   narrow_bits(from, count, reinterpret_cast<std::uint16_t*>(to));
+}
+
+FT_EVERY_CPU float sum_of_products(const float* x, const float* y, std::int64_t count) {
+  std::array<float, kLanes> lanes{};
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (std::int64_t lane = 0; lane < kLanes; ++lane)
+      lanes[static_cast<std::size_t>(lane)] += x[i + lane] * y[i + lane];
+  }
+  float sum = 0;
+  for (const float lane : lanes) sum += lane;
+  for (; i < count; ++i) sum += x[i] * y[i];
+  return sum;
 }
 
 }  // namespace finetune

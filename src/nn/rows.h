@@ -37,6 +37,12 @@ inline float rounded_to_bfloat16(float value) {
 
 void widen(const at::BFloat16* from, std::int64_t count, float* to);
 void narrow(const float* from, std::int64_t count, at::BFloat16* to);
+inline void narrow(const float* from, std::int64_t count, float* to) {
+  std::copy(from, from + count, to);
+}
+
+/// sum(x y)
+float sum_of_products(const float* x, const float* y, std::int64_t count);
 
 /// True for what the kernels of this folder work on: float32 or bfloat16 on the CPU, rows whose
 /// elements lie side by side. Everything else goes through LibTorch's own operations.

@@ -59,8 +59,7 @@ void add_partials(const Tasks& tasks, const std::vector<Sequence>& sequences, st
   }
   for (std::int64_t i = 0; i < own.length; ++i) {
     T* row = to.mutable_data_ptr<T>() + (own.begin + i) * to.stride(0) + key_head * to.stride(1);
-    for (std::int64_t d = 0; d < dim; ++d)
-      row[d] = static_cast<T>(sums[static_cast<std::size_t>(i * dim + d)]);
+    narrow(sums.data() + i * dim, dim, row);
   }
 }
 

@@ -60,7 +60,7 @@ class TileBackward {
     std::fill(dv, dv + size, 0.0F);
     for (std::int64_t head = task.first_head; head < task.first_head + task.heads; ++head) {
       for (std::int64_t begin = 0; begin < sequence.length; begin += kTileQueries)
-        run(sequence, head, begin, Block(sequence, begin, options_.window), dk, dv);
+        run(sequence, head, begin, QueryBlock(sequence, begin, options_.window), dk, dv);
     }
     if (task.partial_row >= 0) return;
     store(dk, sequence, key_head, to_.dk);
@@ -83,15 +83,12 @@ class TileBackward {
     for (std::int64_t i = 0; i < sequence.length; ++i) {
       T* row =
           to.mutable_data_ptr<T>() + (sequence.begin + i) * to.stride(0) + key_head * to.stride(1);
-      if constexpr (kPair<T> == 1)
-        std::copy(sums + i * dim_, sums + (i + 1) * dim_, row);
-      else
-        narrow(sums + i * dim_, dim_, row);
+      narrow(sums + i * dim_, dim_, row);
     }
   }
 
   void pack_queries(const Sequence& sequence, std::int64_t head, std::int64_t begin,
-                    const Block& block) {
+                    const QueryBlock& block) {
     const std::int64_t first = sequence.begin + begin;
     const RowView<T> q = rows_of<T>(q_, head, first), dout = rows_of<T>(dout_, head, first),
                      out = rows_of<T>(out_, head, first);
@@ -103,13 +100,13 @@ class TileBackward {
     for (std::int64_t r = 0; r < kTileQueries; ++r) {
       const auto at = static_cast<std::size_t>(r);
       lse_block_[at] = r < block.count ? sum_logs[r] : 0;  // what has no query adds p times 0
-      delta_[at] = r < block.count
-                       ? tile_dot(wide_out_.read(out.row(r)), wide_dout_.read(dout.row(r)), dim_)
-                       : 0;
+      delta_[at] = r < block.count ? sum_of_products(wide_out_.read(out.row(r)),
+                                                     wide_dout_.read(dout.row(r)), dim_)
+                                   : 0;
     }
   }
 
-  void run(const Sequence& sequence, std::int64_t head, std::int64_t begin, const Block& block,
+  void run(const Sequence& sequence, std::int64_t head, std::int64_t begin, const QueryBlock& block,
            float* dk, float* dv) {
     pack_queries(sequence, head, begin, block);
     for (std::int64_t tile = block.first_tile; tile < block.end_tile; ++tile) {
@@ -138,7 +135,7 @@ class TileBackward {
   }
 
   /// Zeros for the keys of a tile that a query does not see.
-  void hide(const Block& block, std::int64_t tile) {
+  void hide(const QueryBlock& block, std::int64_t tile) {
     for (std::int64_t j = 0; j < kTileKeys; ++j) {
       const std::int64_t key = tile * kTileKeys + j;
       const std::int64_t first = std::clamp<std::int64_t>(key - block.first, 0, kTileQueries);

@@ -26,7 +26,7 @@ class TileForward {
     const std::int64_t key_head = head / (q_.size(1) / k_.size(1));
     if (&sequence != packed_ || key_head != packed_head_) pack(sequence, key_head);
     for (std::int64_t begin = 0; begin < sequence.length; begin += kTileQueries)
-      run(sequence, head, begin, Block(sequence, begin, options_.window));
+      run(sequence, head, begin, QueryBlock(sequence, begin, options_.window));
   }
 
  private:
@@ -48,7 +48,8 @@ class TileForward {
     weights_.resize(kPair<T> == 1 ? 0 : scores_.size());
   }
 
-  void run(const Sequence& sequence, std::int64_t head, std::int64_t begin, const Block& block) {
+  void run(const Sequence& sequence, std::int64_t head, std::int64_t begin,
+           const QueryBlock& block) {
     const std::int64_t width = sequence.tiles() * kTileKeys;
     copy_rows(rows_of<T>(q_, head, sequence.begin + begin), block.count, kTileQueries, dim_,
               queries_.data());
@@ -73,20 +74,17 @@ class TileForward {
       multiply_tile(sum, inverse[static_cast<std::size_t>(r)], dim_);
       T* to = out_.mutable_data_ptr<T>() + (sequence.begin + begin + r) * out_.stride(0) +
               head * out_.stride(1);
-      if constexpr (kPair<T> == 1)
-        std::copy(sum, sum + dim_, to);
-      else
-        narrow(sum, dim_, to);
+      narrow(sum, dim_, to);
     }
   }
 
   /// Row r of the scores becomes exp(s - max), 0 for keys that are not seen; returns 1 / its sum.
-  float weigh(const Block& block, std::int64_t r, std::int64_t width, float* lse) {
+  float weigh(const QueryBlock& block, std::int64_t r, std::int64_t width, float* lse) {
     const std::int64_t begin = block.first_tile * kTileKeys, end = block.end_tile * kTileKeys;
     float *row = scores_.data() + r * width, result = 0;
     if (r < block.count) {
       const std::int64_t position = block.first + r;
-      float* seen = row + Block::first_key(position, block.window);
+      float* seen = row + QueryBlock::first_key(position, block.window);
       float* later = row + position + 1;
       multiply_tile(seen, static_cast<float>(options_.scale), later - seen);
       std::fill(row + begin, seen, -std::numeric_limits<float>::infinity());

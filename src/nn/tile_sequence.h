@@ -29,10 +29,10 @@ inline std::vector<Sequence> sequences_of(const Segments& segments) {
 
 /// Queries at the positions [first, first + count) of a sequence, and the tiles that hold the keys
 /// they see.
-struct Block {
+struct QueryBlock {
   std::int64_t first, count, first_tile, end_tile, window;
 
-  Block(const Sequence& sequence, std::int64_t begin, std::int64_t window)
+  QueryBlock(const Sequence& sequence, std::int64_t begin, std::int64_t window)
       : first(sequence.before + begin),
         count(std::min(kTileQueries, sequence.length - begin)),
         first_tile(first_key(first, window) / kTileKeys),

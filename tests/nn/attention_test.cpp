@@ -213,6 +213,17 @@ TEST(CachedAttention, EqualsTheFullPass) {
   }
 }
 
+/// The result, and the gradients of all inputs, beside those of the float64 reference.
+void expect_same_pass(const Tensor& y, const Tensor& expected, const Tensor& dy,
+                      const std::vector<Tensor>& in, const std::vector<Tensor>& wide,
+                      double tolerance, const std::string& name) {
+  expect_close(y, expected, tolerance, name);
+  const auto grads = gradients(y, dy, in),
+             expected_grads = gradients(expected, dy.to(at::kDouble), wide);
+  for (std::size_t i = 0; i < in.size(); ++i)
+    expect_close(grads[i], expected_grads[i], tolerance, name);
+}
+
 void check_options(const AttentionOptions& options, at::ScalarType dtype, double tolerance) {
   const Starts starts = {0, 1, 30, 320};
   const Tensor q = leaf(reference::random({320, 4, 8}, 1, dtype)),
@@ -225,10 +236,7 @@ void check_options(const AttentionOptions& options, at::ScalarType dtype, double
                expected = plain_attention(wide[0], wide[1], wide[2], starts, options);
   const std::string name =
       fmt::format("window {}, softcap {}, {}", options.window, options.softcap, toString(dtype));
-  expect_close(y, expected, tolerance, name);
-  const auto grads = gradients(y, dy, {q, k, v}),
-             expected_grads = gradients(expected, dy.to(at::kDouble), wide);
-  for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], expected_grads[i], tolerance, name);
+  expect_same_pass(y, expected, dy, {q, k, v}, wide, tolerance, name);
 }
 
 /// Windows shorter and longer than a block of queries, soft caps, and both, on rows below and above
@@ -299,10 +307,7 @@ void check_shared(const AttentionOptions& options, at::ScalarType dtype, double 
                               .index_select(0, places);
   const std::string name = fmt::format("window {}, softcap {}, {}, {} key heads", options.window,
                                        options.softcap, toString(dtype), key_heads);
-  expect_close(y, expected, tolerance, name);
-  const auto grads = gradients(y, dy, {q, k, v}),
-             expected_grads = gradients(expected, dy.to(at::kDouble), wide);
-  for (std::size_t i = 0; i < 3; ++i) expect_close(grads[i], expected_grads[i], tolerance, name);
+  expect_same_pass(y, expected, dy, {q, k, v}, wide, tolerance, name);
 }
 
 TEST(SharedSegments, AreTheWholeSequences) {
