@@ -10,6 +10,8 @@
 #include <malloc.h>
 #include <unistd.h>
 #include <algorithm>
+#include <array>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -18,7 +20,7 @@
 #include <limits>
 #include <new>
 #include <string>
-#include <system_error>
+#include <string_view>
 #include <vector>
 
 namespace {
@@ -27,18 +29,31 @@ constexpr int kUsage = 2, kDefect = 1, kResource = 5;
 
 /// OpenMP threads that wait spin for milliseconds; on cores shared with other work that makes
 /// training ten times slower. The OpenMP library reads its limit while the program is loaded, so
-/// the program starts itself once more.
-void limit_spinning(int argc, char** argv) {
-  const bool heavy = argc > 1 && argv[1][0] != '-';
-  if (!heavy || std::getenv("OMP_WAIT_POLICY") != nullptr ||
-      std::getenv("GOMP_SPINCOUNT") != nullptr)
-    return;
-  setenv("GOMP_SPINCOUNT", "3000",
-         1);  // measured: alone nearly as fast as the default, beside others far faster
-  std::error_code error;
-  const std::string self = std::filesystem::read_symlink("/proc/self/exe", error).string();
-  if (!error) execv(self.c_str(), argv);  // where this fails, the program goes on as it is
+/// the program starts itself once more: before the constructors of its libraries, which take most
+/// of a start, and so without what they would have set up. Where this fails, it goes on as it is.
+void limit_spinning(int argc, char** argv, char** environment) {
+  constexpr std::string_view kLimit = "GOMP_SPINCOUNT=", kPolicy = "OMP_WAIT_POLICY=";
+  // Measured: alone nearly as fast as the default, beside others far faster.
+  static char limit[] = "GOMP_SPINCOUNT=3000";
+  static std::array<char*, 4096> enlarged;
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::size_t count = 0;
+  for (; environment[count] != nullptr; ++count) {
+    const std::string_view variable = environment[count];
+    if (variable.starts_with(kLimit) || variable.starts_with(kPolicy)) return;
+    if (count + 2 == enlarged.size()) return;
+    enlarged[count] = environment[count];
+  }
+  enlarged[count] = limit;
+  static char self[PATH_MAX];
+  const ssize_t length = ::readlink("/proc/self/exe", self, sizeof(self) - 1);
+  if (length > 0) ::execve(self, argv, enlarged.data());
 }
+
+#if defined(__GLIBC__)
+[[gnu::section(".preinit_array"), gnu::used]] void (*const start_again)(int, char**,
+                                                                        char**) = limit_spinning;
+#endif
 
 /// oneDNN, and LibTorch above it, keep the code of the last 1,024 shapes that they multiplied, a
 /// megabyte and more each, and every batch has lengths of its own. Both read their limits at the
@@ -49,9 +64,14 @@ void keep_little_code() {
 }
 
 /// Large tensors come and go with every step: keep their memory instead of asking the system for
-/// fresh pages, which it has to clear, each time.
-void keep_memory() {
+/// fresh pages, which it has to clear, each time. Merging sees each tensor once; there what is
+/// small and stays would break up the room of the large ones, a third of the model's size in all.
+void keep_memory([[maybe_unused]] bool keep) {
 #if defined(__GLIBC__)
+  if (!keep) {
+    mallopt(M_MMAP_THRESHOLD, 1 << 18);  // else it grows with what is freed
+    return;
+  }
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 #endif
@@ -173,9 +193,8 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  limit_spinning(argc, argv);
   keep_little_code();
-  keep_memory();
+  keep_memory(argc > 1 && std::string_view(argv[1]) != "merge");
   FLAGS_caffe2_use_fatal_for_enforce = false;  // a failed allocation is an error, not an abort
   const int code = run(argc, argv);
   std::cout.flush();

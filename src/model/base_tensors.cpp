@@ -89,6 +89,10 @@ Tensor BaseTensors::tensor(const std::string& name) const {
   return numbers(name);
 }
 
+void BaseTensors::release(const std::string& name) const {
+  for (const std::string& part : parts(name)) files_.release(part);
+}
+
 std::vector<std::int64_t> BaseTensors::shape(const std::string& name) const {
   if (!stored_nf4(name)) return numbers(name).sizes().vec();
   const Nf4Tensor weight = read_nf4(files_, file_name(name));

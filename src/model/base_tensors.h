@@ -32,6 +32,8 @@ class BaseTensors {
 
   /// float32 where it is quantized, else as stored (mapped).
   Tensor tensor(const std::string& name) const;
+  /// Takes what the files hold of it out of this process's memory, until it is asked for again.
+  void release(const std::string& name) const;
   std::vector<std::int64_t> shape(const std::string& name) const;
   /// The stored type, or the one that a quantized weight was made of.
   at::ScalarType dtype(const std::string& name) const;

@@ -107,8 +107,11 @@ class FolderWriter {
       plan.push_back({written(name), dtype(name), shape});
       full[plan.back().name] = name;
     }
+    std::string written_before;
     const auto produce = [&](const TensorPlan& tensor) {
       const std::string& name = full.at(tensor.name);
+      if (!written_before.empty()) base_.release(written_before);
+      written_before = name;
       const Tensor changed = changes_.change(name, base_.tensor(name)).to(tensor.dtype);
       const Tensor result =
           (base_.config().stores_transposed(name) ? changed.t() : changed).contiguous();

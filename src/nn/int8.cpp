@@ -2,12 +2,14 @@
 
 #include "finetune/base/error.h"
 #include "nn/float_type.h"
+#include "nn/rows.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace finetune {
 
@@ -18,6 +20,10 @@ constexpr std::int64_t kGrain = 32768;  // weights that are worth a thread
 
 std::int64_t rows_a_thread(std::int64_t in) {
   return std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, in));
+}
+
+FT_EVERY_CPU void scale_row(const std::int8_t* values, std::int64_t count, float scale, float* to) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = static_cast<float>(values[i]) * scale;
 }
 
 }  // namespace
@@ -57,10 +63,10 @@ void int8_dequantize_into(const Int8Tensor& weight, const Tensor& out) {
   with_float_type(out.scalar_type(), [&]<typename T>(T) {
     T* to = out.mutable_data_ptr<T>();
     at::parallel_for(0, rows, rows_a_thread(in), [&](std::int64_t first, std::int64_t last) {
+      std::vector<float> wide(static_cast<std::size_t>(in));
       for (std::int64_t row = first; row < last; ++row) {
-        for (std::int64_t i = row * in; i < (row + 1) * in; ++i) {
-          to[i] = static_cast<T>(static_cast<float>(values[i]) * scales[row]);
-        }
+        scale_row(values + row * in, in, scales[row], wide.data());
+        narrow(wide.data(), in, to + row * in);
       }
     });
   });

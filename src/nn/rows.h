@@ -37,8 +37,9 @@ inline float rounded_to_bfloat16(float value) {
 
 void widen(const at::BFloat16* from, std::int64_t count, float* to);
 void narrow(const float* from, std::int64_t count, at::BFloat16* to);
-inline void narrow(const float* from, std::int64_t count, float* to) {
-  std::copy(from, from + count, to);
+template <typename T>
+void narrow(const float* from, std::int64_t count, T* to) {
+  std::copy(from, from + count, to);  // float32, float16
 }
 
 /// sum(x y)

@@ -22,35 +22,6 @@ constexpr double kCalibrationFlops = 2e12;
 
 std::uint64_t bytes_of(double bytes) { return static_cast<std::uint64_t>(std::max(0.0, bytes)); }
 
-/// The rows of the run.
-struct Rows {
-  std::int64_t steps = 0, tokens = 0;
-  std::vector<std::int64_t> largest;  ///< the micro-batch with most tokens
-  std::int64_t largest_tokens = 0, largest_supervised = 0;
-};
-
-Rows rows_of(const Config& config, const Dataset& data) {
-  StepPlan plan(config, data);
-  Rows rows;
-  rows.steps = plan.total_steps();
-  for (std::int64_t step = 1; step <= rows.steps; ++step) {
-    for (const std::vector<std::int64_t>& batch : plan.step(step).micro_batches) {
-      std::int64_t tokens = 0, supervised = 0;
-      for (const std::int64_t index : batch) {
-        const Example& example = data.examples[static_cast<std::size_t>(index)];
-        tokens += static_cast<std::int64_t>(example.input_ids.size());
-        supervised += example.supervised_tokens;
-      }
-      rows.tokens += tokens;
-      if (tokens <= rows.largest_tokens) continue;
-      rows.largest_tokens = tokens;
-      rows.largest_supervised = supervised;
-      rows.largest = batch;
-    }
-  }
-  return rows;
-}
-
 /// Bytes of a model's tensors, told from the headers of its files.
 struct ModelBytes {
   std::uint64_t stored = 0, linears_float = 0, linears_stored = 0, others_elements = 0,
@@ -91,7 +62,7 @@ std::uint64_t weight_bytes(const Config& config, const ModelBytes& model, at::Sc
 }
 
 /// The rows of the largest micro-batch that a calibration has time for, at least one.
-std::vector<std::int64_t> rows_to_measure(const Rows& rows, const Dataset& data,
+std::vector<std::int64_t> rows_to_measure(const RunRows& rows, const Dataset& data,
                                           const ModelBytes& model, std::size_t layers) {
   const double block = static_cast<double>(model.linears_float) /
                        static_cast<double>(std::max<std::size_t>(layers, 1));
@@ -167,8 +138,7 @@ std::vector<std::string> advise(const Config& config, const Plan& plan, std::int
 void judge(const Config& config, Plan& plan) {
   const MemoryLimits limits = memory_limits();
   // What this process holds of the machine already will be free for the run.
-  plan.memory_limit_bytes =
-      limits.usable_bytes() + (limits.group_bounds() ? 0 : resident_bytes());
+  plan.memory_limit_bytes = limits.usable_bytes() + (limits.group_bounds() ? 0 : resident_bytes());
   plan.limit = memory_bound(limits);
   plan.free_disk_bytes = free_disk_bytes(config.output_dir);
   const bool memory = plan.peak_memory_bytes <= plan.memory_limit_bytes;
@@ -221,7 +191,7 @@ struct Moving {
   std::uint64_t activations = 0, logits = 0, workspace = 0;
 };
 
-Moving moving_bytes(const Calibration& measured, const Rows& rows, std::int64_t vocabulary,
+Moving moving_bytes(const Calibration& measured, const RunRows& rows, std::int64_t vocabulary,
                     at::ScalarType dtype) {
   const BatchCost& batch = measured.batch;
   const double scale = static_cast<double>(rows.largest_tokens) / static_cast<double>(batch.tokens);
@@ -239,7 +209,7 @@ Moving moving_bytes(const Calibration& measured, const Rows& rows, std::int64_t 
   return {bytes_of(kept), bytes_of(logits_bytes(most, vocabulary, 4)), bytes_of(transient)};
 }
 
-void plan_time(const Config& config, const Calibration& measured, const Rows& rows,
+void plan_time(const Config& config, const Calibration& measured, const RunRows& rows,
                const TrainedCount& trained, const Dataset& train_data, const Dataset* eval_data,
                Plan& plan) {
   const auto steps = static_cast<double>(std::max<std::int64_t>(rows.steps, 1));
@@ -269,7 +239,8 @@ Plan plan_run(const Config& config, const Dataset& train_data, const Dataset* ev
          "plan measures runs on the CPU in this version, and this one is for {}; use device: cpu",
          resolve_device(config.device).str());
   }
-  const Rows rows = rows_of(config, train_data);
+  StepPlan steps(config, train_data);
+  const RunRows rows = run_rows(steps, train_data);
   const Config counted = countable(config);
   Sized sized = size_up(config, counted);
   const bool has_logits = config.stage != Stage::reward;

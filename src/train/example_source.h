@@ -37,6 +37,9 @@ class ExampleSource {
   /// The examples of a step, which counts from 1; they live until the next call. Nothing when
   /// interrupt_signal() came while they were made.
   virtual std::optional<StepExamples> step(std::int64_t step) = 0;
+  /// The largest micro-batch of the run as a step of its own, where it is known and small beside
+  /// the run.
+  virtual std::optional<StepExamples> largest() { return std::nullopt; }
   /// What the stage trains for where that depends on how the examples were made; nullptr elsewhere.
   virtual std::unique_ptr<Objective> objective() const { return nullptr; }
   /// Adds to the checkpoint of a step what the next one needs beside weights and settings, and
@@ -54,6 +57,12 @@ class RowSource : public ExampleSource {
   double epoch(std::int64_t step) override { return plan_.step(step).epoch; }
   std::optional<StepExamples> step(std::int64_t step) override {
     return StepExamples{data_, plan_.step(step), {}};
+  }
+  std::optional<StepExamples> largest() override {
+    constexpr std::int64_t kSmall = 50;  // times what is small
+    const RunRows rows = run_rows(plan_, data_);
+    if (kSmall * rows.largest_tokens > rows.tokens) return std::nullopt;
+    return StepExamples{data_, {{rows.largest}}, {}};
   }
 
  private:

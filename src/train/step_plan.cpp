@@ -72,4 +72,25 @@ PlannedStep StepPlan::step(std::int64_t step) {
   return result;
 }
 
+RunRows run_rows(StepPlan& plan, const Dataset& dataset) {
+  RunRows rows;
+  rows.steps = plan.total_steps();
+  for (std::int64_t step = 1; step <= rows.steps; ++step) {
+    for (const std::vector<std::int64_t>& batch : plan.step(step).micro_batches) {
+      std::int64_t tokens = 0, supervised = 0;
+      for (const std::int64_t index : batch) {
+        const Example& example = dataset.examples[static_cast<std::size_t>(index)];
+        tokens += static_cast<std::int64_t>(example.input_ids.size());
+        supervised += example.supervised_tokens;
+      }
+      rows.tokens += tokens;
+      if (tokens <= rows.largest_tokens) continue;
+      rows.largest_tokens = tokens;
+      rows.largest_supervised = supervised;
+      rows.largest = batch;
+    }
+  }
+  return rows;
+}
+
 }  // namespace finetune

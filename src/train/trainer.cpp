@@ -19,6 +19,7 @@
 #include "train/nonfinite.h"
 #include "train/optimizer.h"
 #include "train/progress.h"
+#include "train/rehearse.h"
 #include "train/rollouts.h"
 #include "train/schedule.h"
 #include "train/source_loss.h"
@@ -72,6 +73,7 @@ class Trainer::Loop {
     if (!make_objectives()) return report_;
     if (start.resume) restore(start.allow_changed);
     check_disk();
+    rehearse(*source_, *objective_, model_, config_, share_prefixes_);
     metrics_.emplace(run_.path() / kMetricsFile, restored_ ? state_.step : -1);
     telemetry_.emplace(config_, run_.path(), restored_ ? state_.step : -1, source_->total_steps());
     if (!restored_ && eval_data_ != nullptr) report_.first_eval_loss = evaluate_now(0.0).loss;

@@ -1,6 +1,8 @@
 """Memory that is not there: told before the start, or the end with exit code 5 and what to change."""
 
 import json
+import random
+import re
 import resource
 import subprocess
 
@@ -103,6 +105,17 @@ def test_every_amount_of_memory_ends_well(tmp_path, model):
         assert done.returncode == 0 or "emory" in done.stderr or "thread" in done.stderr.lower(), done.stderr
         codes[limit] = done.returncode
     assert 5 in codes.values() and 0 in codes.values()
+
+
+def test_the_largest_batch_comes_first(tmp_path, wide):
+    """The longest row is the last of five hundred, the others have one length; the first step has seen its memory."""
+    short, long = ({"prompt": "all =", "completion": " " + toy.sentence(random.Random(5), words)} for words in (8, 64))
+    rows = write_rows(tmp_path / "rows.jsonl", [short] * 330 + [long])
+    done = run(*train_arguments(tmp_path, model_name_or_path=wide, datasets=[rows], template="none", shuffle=False,
+                                per_device_train_batch_size=1, num_train_epochs=1, max_length=4096))
+    assert re.search(r"the largest batch of the run, \d+ tokens, has room", done.stderr), done.stderr
+    first, *_, last = (line["peak_memory_bytes"] for line in metrics(tmp_path / "out"))
+    assert last < 1.04 * first, f"{(last - first) / 1e6:.1f} MB more after the first step"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
-from program import predictions, run
+import toy
+from program import BIN, predictions, run, train
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -67,6 +70,27 @@ def test_same_bytes_twice(tmp_path, merged, model, adapter):
     run("merge", "--model", model, "--adapter", adapter, "--output", tmp_path / "out")
     name = "model.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (merged / name).read_bytes()
+
+
+def merge_peak_bytes(folder, rows_file, **shape):
+    """The largest resident memory of merging an adapter into a model of this shape, and the size of its weights."""
+    model = toy.make_model(folder / "model", **shape)
+    adapter = train(folder, model_name_or_path=model, datasets=[rows_file], template="none", max_steps=1)
+    # From a small interpreter: what a process takes before it becomes another program counts as its own.
+    measure = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+               "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    kilobytes = subprocess.check_output([sys.executable, "-c", measure, BIN, "merge", "--model", model, "--adapter", adapter,
+                                         "--output", folder / "merged"])
+    return int(kilobytes) * 1024, (model / "model.safetensors").stat().st_size
+
+
+def test_a_large_model_is_never_in_memory_as_a_whole(tmp_path, rows_file):
+    """163 MB of weights in tensors of three at most, beside a model of nothing."""
+    nothing, _ = merge_peak_bytes(tmp_path / "small", rows_file)
+    peak, size = merge_peak_bytes(tmp_path / "large", rows_file, hidden_size=512, intermediate_size=1536,
+                                  num_hidden_layers=12, num_attention_heads=8, num_key_value_heads=8)
+    assert size > 150e6
+    assert peak - nothing < 30e6, f"{(peak - nothing) / 1e6:.1f} MB above the merge of a tiny model"
 
 
 def test_refuses_what_it_must(tmp_path, model, adapter):

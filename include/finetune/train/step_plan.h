@@ -43,4 +43,13 @@ class StepPlan {
   std::vector<std::int64_t> first_step_;  // of each epoch met so far, counted from 0
 };
 
+/// What a run reads, from its first step to its last.
+struct RunRows {
+  std::int64_t steps = 0;
+  std::int64_t tokens = 0;                                  ///< of all of them
+  std::vector<std::int64_t> largest;                        ///< the micro-batch with most tokens
+  std::int64_t largest_tokens = 0, largest_supervised = 0;  ///< of that
+};
+RunRows run_rows(StepPlan& plan, const Dataset& dataset);
+
 }  // namespace finetune
