@@ -6,9 +6,8 @@
 #include "finetune/base/log.h"
 #include "finetune/formats/safetensors.h"
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
+#include <span>
 
 namespace finetune {
 
@@ -30,7 +29,6 @@ std::map<std::string, std::string> metadata_of(const Dataset& dataset) {
 
 constexpr std::int64_t kOriginNumbers = 3;  // tokens, file, line
 
-/// The tensors of a data set; each is made when it is its turn to be written.
 std::vector<TensorPlan> planned_tensors(const Dataset& dataset) {
   const auto examples = static_cast<std::int64_t>(dataset.examples.size());
   return {{"origins", at::kLong, {examples, kOriginNumbers}},
@@ -38,25 +36,36 @@ std::vector<TensorPlan> planned_tensors(const Dataset& dataset) {
           {"supervised", at::kByte, {dataset.summary.tokens}}};
 }
 
-Tensor flatten(const Dataset& dataset, const TensorPlan& plan) {
-  Tensor tensor = at::empty(plan.shape, plan.dtype);
-  if (plan.name == "input_ids") {
-    auto* next = tensor.mutable_data_ptr<std::int32_t>();
-    for (const Example& example : dataset.examples)
-      next = std::copy(example.input_ids.begin(), example.input_ids.end(), next);
-  } else if (plan.name == "supervised") {
-    auto* next = tensor.mutable_data_ptr<std::uint8_t>();
-    for (const Example& example : dataset.examples)
-      next = std::copy(example.supervised.begin(), example.supervised.end(), next);
-  } else {
-    auto* next = tensor.mutable_data_ptr<std::int64_t>();
-    for (const Example& example : dataset.examples) {
-      *next++ = static_cast<std::int64_t>(example.input_ids.size());
-      *next++ = example.origin.file;
-      *next++ = example.origin.line;
-    }
+/// What `add` appends to a list for each example, written in pieces: as one tensor, the tokens of
+/// many rows would take as much memory again.
+template <typename T, typename Add>
+void write_numbers(const Dataset& dataset, const WriteBytes& write, const Add& add) {
+  constexpr std::size_t kPiece = 1 << 18;
+  std::vector<T> piece;
+  for (const Example& example : dataset.examples) {
+    add(example, piece);
+    if (piece.size() < kPiece) continue;
+    write(std::as_bytes(std::span(piece)));
+    piece.clear();
   }
-  return tensor;
+  write(std::as_bytes(std::span(piece)));
+}
+
+void write_tensor(const Dataset& dataset, const TensorPlan& plan, const WriteBytes& write) {
+  if (plan.name == "input_ids") {
+    write_numbers<std::int32_t>(dataset, write, [](const Example& example, auto& piece) {
+      piece.insert(piece.end(), example.input_ids.begin(), example.input_ids.end());
+    });
+  } else if (plan.name == "supervised") {
+    write_numbers<std::uint8_t>(dataset, write, [](const Example& example, auto& piece) {
+      piece.insert(piece.end(), example.supervised.begin(), example.supervised.end());
+    });
+  } else {
+    write_numbers<std::int64_t>(dataset, write, [](const Example& example, auto& piece) {
+      piece.insert(piece.end(), {static_cast<std::int64_t>(example.input_ids.size()),
+                                 example.origin.file, example.origin.line});
+    });
+  }
 }
 
 Dataset unflatten(const SafetensorsFile& file) {
@@ -119,7 +128,10 @@ void DatasetCache::write(const std::string& key, const Dataset& dataset) const {
     make_folder(folder_);
     write_safetensors(
         file_of(key), planned_tensors(dataset),
-        [&](const TensorPlan& plan) { return flatten(dataset, plan); }, metadata_of(dataset));
+        [&](const TensorPlan& plan, const WriteBytes& write) {
+          write_tensor(dataset, plan, write);
+        },
+        metadata_of(dataset));
     prune_cache(folder_, "dataset-", kMostFiles);
     log_verbose("data", "the tokens are kept in {}", file_of(key).string());
   } catch (const std::exception& error) {

@@ -201,7 +201,7 @@ void SafetensorsFile::release(const std::string& name) const {
 }
 
 void write_safetensors(const fs::path& path, const std::vector<TensorPlan>& plan,
-                       const std::function<Tensor(const TensorPlan&)>& produce,
+                       const std::function<void(const TensorPlan&, const WriteBytes&)>& fill,
                        const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
@@ -221,12 +221,28 @@ void write_safetensors(const fs::path& path, const std::vector<TensorPlan>& plan
     write(std::as_bytes(std::span(&length, 1)));
     write(std::as_bytes(std::span(text.data(), text.size())));
     for (const TensorPlan& tensor : plan) {
-      const Tensor data = produce(tensor).to(at::kCPU).contiguous();
-      FT_CHECK(data.scalar_type() == tensor.dtype && data.sizes().vec() == tensor.shape, "{}",
-               tensor.name);
-      write({static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()});
+      std::uint64_t left = 0;
+      checked_bytes(tensor.shape, c10::elementSize(tensor.dtype), left);
+      fill(tensor, [&](std::span<const std::byte> piece) {
+        FT_CHECK(piece.size() <= left, "{}: {} bytes too many", tensor.name, piece.size() - left);
+        left -= piece.size();
+        write(piece);
+      });
+      FT_CHECK(left == 0, "{}: {} bytes are missing", tensor.name, left);
     }
   });
+}
+
+void write_safetensors(const fs::path& path, const std::vector<TensorPlan>& plan,
+                       const std::function<Tensor(const TensorPlan&)>& produce,
+                       const std::map<std::string, std::string>& metadata) {
+  const auto fill = [&](const TensorPlan& tensor, const WriteBytes& write) {
+    const Tensor data = produce(tensor).to(at::kCPU).contiguous();
+    FT_CHECK(data.scalar_type() == tensor.dtype && data.sizes().vec() == tensor.shape, "{}",
+             tensor.name);
+    write({static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()});
+  };
+  write_safetensors(path, plan, fill, metadata);
 }
 
 void write_safetensors(const fs::path& path, const std::map<std::string, Tensor>& tensors,

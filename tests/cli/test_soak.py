@@ -84,7 +84,7 @@ def test_ten_thousand_steps_grow_nothing(tmp_path, small, rows_file):
 
 
 def short_rows(path, count):
-    """Rows that all differ, of about ten tokens, and equally many where a number has as many digits."""
+    """Rows that all differ, of about ten tokens."""
     with open(path, "w") as file:
         for i in range(count):
             file.write(f'{{"prompt": "pod {100_000 + i} =", "completion": " node {10 + i % 87}"}}\n')
@@ -97,16 +97,17 @@ def test_memory_of_many_rows(tmp_path, small):
     for count in (ROWS // 10, ROWS):
         data = short_rows(tmp_path / "rows.jsonl", count)
         folder = tmp_path / str(count)
+        # Small batches have few lengths: products are compiled for each, which is not what is measured here.
         keys = {"model_name_or_path": small, "datasets": [data], "template": "none", "lora_rank": 2, "num_threads": 1,
-                "per_device_train_batch_size": 400, "num_train_epochs": 1, "save_steps": 10**6, "logging_steps": 1}
+                "per_device_train_batch_size": 4, "max_steps": 4000, "save_steps": 10**6, "logging_steps": 1}
         samples = watched(train_arguments(folder, **keys), folder / "out", 0.05, tmp_path / f"cache{count}")
         lines = metrics(folder / "out")
         peaks.append(lines[-1]["peak_memory_bytes"])
-        tokens = sum(line["tokens"] for line in lines)
+        tokens = sum(line["tokens"] for line in lines) / (4 * len(lines))
     first, last = parts(samples, lines[-1]["step"])
     resident = [statistics.median(sample[1] for sample in part) for part in (first, last)]
     each = (peaks[1] - peaks[0]) / (ROWS - ROWS // 10)
-    print(f"{ROWS} rows of {tokens / ROWS:.1f} tokens: peak {peaks[1] / 2**20:.0f} MiB, {each:.0f} bytes a row; "
+    print(f"{ROWS} rows of {tokens:.1f} tokens: peak {peaks[1] / 2**20:.0f} MiB, {each:.0f} bytes a row; "
           f"in training {resident[0] / 2**20:.1f} -> {resident[1] / 2**20:.1f} MiB")
     assert each < MOST_BYTES_A_ROW
     assert resident[1] - resident[0] < 2 << 20, resident

@@ -88,8 +88,13 @@ struct TensorPlan {
   std::vector<std::int64_t> shape;
 };
 
-/// Writes a safetensors file atomically, asking `produce` for one tensor after the other, so that
-/// only one has to be in memory. Throws Error(resource) when the disk refuses.
+/// Writes a safetensors file atomically. `fill` writes the bytes of one tensor after the other, in
+/// pieces as large as it likes. Throws Error(resource) when the disk refuses.
+void write_safetensors(const std::filesystem::path& path, const std::vector<TensorPlan>& plan,
+                       const std::function<void(const TensorPlan&, const WriteBytes&)>& fill,
+                       const std::map<std::string, std::string>& metadata);
+
+/// The same, with one whole tensor after the other in memory.
 void write_safetensors(const std::filesystem::path& path, const std::vector<TensorPlan>& plan,
                        const std::function<Tensor(const TensorPlan&)>& produce,
                        const std::map<std::string, std::string>& metadata);
