@@ -143,6 +143,7 @@ int parse_and_run(int argc, char** argv) {
   finetune::add_generate(program);
   finetune::add_inspect(program);
   finetune::add_merge(program);
+  finetune::add_resize_vocab(program);
   finetune::add_plan(program);
   finetune::add_report(program);
   finetune::add_init(program);
@@ -194,7 +195,8 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   keep_little_code();
-  keep_memory(argc > 1 && std::string_view(argv[1]) != "merge");
+  const std::string_view verb = argc > 1 ? argv[1] : "";
+  keep_memory(verb != "merge" && verb != "resize-vocab");
   FLAGS_caffe2_use_fatal_for_enforce = false;  // a failed allocation is an error, not an abort
   const int code = run(argc, argv);
   std::cout.flush();

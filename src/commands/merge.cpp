@@ -20,17 +20,6 @@ struct MergeVerbOptions {
   bool adapter_only = false, requantize = false;
 };
 
-/// Never writes over a model: the base may be the user's only copy.
-void check_output(const fs::path& output) {
-  for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json",
-                           "adapter_config.json"}) {
-    if (fs::exists(output / name)) {
-      fail(ErrorKind::config, "{}: already holds {}; choose another --output, or remove it",
-           output.string(), name);
-    }
-  }
-}
-
 PeftAdapter open_adapter(const fs::path& folder) {
   const SavedAdapter adapter = read_text_adapter(folder);
   if (const auto* peft = std::get_if<PeftAdapter>(&adapter)) return *peft;
@@ -107,7 +96,7 @@ void run_merge(const MergeVerbOptions& options) {
   if (!dtype)
     fail(ErrorKind::config, "--dtype is {}; expected auto, float32, bfloat16 or float16",
          options.dtype);
-  check_output(options.output);
+  check_new_model_folder(options.output);
   const PeftAdapter adapter = open_adapters(options);
   if (options.adapter_only) return write_combined(adapter, options);
   const std::string base = options.model.empty() ? adapter.base_model_name_or_path : options.model;

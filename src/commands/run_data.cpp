@@ -102,10 +102,9 @@ void require_embeddings(const Dataset& data, const TextTools& text, const ModelC
     const std::int32_t ids[] = {*beyond};
     fail(ErrorKind::model,
          "{}: holds the token '{}' with the id {}, but the model has embeddings for {} tokens "
-         "(vocab_size). Is it the tokenizer of this model? To enlarge the model, with "
-         "transformers: model.resize_token_embeddings({}), then save it",
-         data.where(example), text.tokenizer->decode(ids, false), *beyond, model.vocab_size,
-         text.tokenizer->vocab_size());
+         "(vocab_size). Is it the tokenizer of this model? finetune resize-vocab gives the model "
+         "embeddings for added tokens",
+         data.where(example), text.tokenizer->decode(ids, false), *beyond, model.vocab_size);
   }
 }
 

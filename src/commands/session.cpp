@@ -161,4 +161,14 @@ void write_output(const std::string& destination, const std::string& text) {
   std::fflush(stdout);
 }
 
+void check_new_model_folder(const std::filesystem::path& output) {
+  for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json",
+                           "adapter_config.json"}) {
+    if (std::filesystem::exists(output / name)) {
+      fail(ErrorKind::config, "{}: already holds {}; choose another --output, or remove it",
+           output.string(), name);
+    }
+  }
+}
+
 }  // namespace finetune

@@ -57,6 +57,9 @@ CausalLM load_base(const Config& config, ModelUse use);
 /// that too, or it is "base" (which is the model without one), the whole path.
 std::string adapter_name(const std::vector<std::string>& paths, std::size_t index);
 
+/// Throws Error(config) where a folder to be written holds a model: it may be the user's only copy.
+void check_new_model_folder(const std::filesystem::path& output);
+
 /// Prints text to standard output, or writes it to a file atomically; "-" is standard output.
 void write_output(const std::string& destination, const std::string& text);
 

@@ -269,9 +269,9 @@ std::vector<Generation> generate(const CausalLM& model,
       if (id < model.config.vocab_size) continue;
       fail(ErrorKind::model,
            "the prompt holds the token id {}, but the model has embeddings for {} tokens "
-           "(vocab_size). Is it the tokenizer of this model? To enlarge the model, with "
-           "transformers: model.resize_token_embeddings({}), then save it",
-           id, model.config.vocab_size, id + 1);
+           "(vocab_size). Is it the tokenizer of this model? finetune resize-vocab gives the model "
+           "embeddings for added tokens",
+           id, model.config.vocab_size);
     }
   }
   const at::NoGradGuard no_grad;

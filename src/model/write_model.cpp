@@ -20,6 +20,13 @@ namespace finetune {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
+std::vector<std::string> vocabulary_tensors(const ModelConfig& config) {
+  std::vector<std::string> names = {config.names.prefix + config.names.embeddings + ".weight"};
+  for (const std::string& head : config.names.heads)
+    names.insert(names.end(), {head + ".weight", head + ".bias"});
+  return names;
+}
+
 namespace {
 
 constexpr const char* kIndexFile = "model.safetensors.index.json";
@@ -93,6 +100,14 @@ class FolderWriter {
     return changes_.dtype && at::isFloatingType(stored) ? *changes_.dtype : stored;
   }
 
+  std::vector<std::int64_t> shape(const std::string& name) const {
+    std::vector<std::int64_t> shape = base_.shape(name);
+    const std::vector<std::string> resized = vocabulary_tensors(base_.config());
+    if (changes_.vocab_size > 0 && std::find(resized.begin(), resized.end(), name) != resized.end())
+      shape[0] = changes_.vocab_size;
+    return shape;
+  }
+
   /// The name it is written under.
   std::string written(const std::string& name) const {
     return name == twin_ ? name : base_.names().stored(name);
@@ -102,9 +117,9 @@ class FolderWriter {
     std::map<std::string, std::string> full;
     std::vector<TensorPlan> plan;
     for (const std::string& name : names_in(shard)) {
-      std::vector<std::int64_t> shape = base_.shape(name);
-      if (base_.config().stores_transposed(name)) std::swap(shape[0], shape[1]);
-      plan.push_back({written(name), dtype(name), shape});
+      std::vector<std::int64_t> sizes = shape(name);
+      if (base_.config().stores_transposed(name)) std::swap(sizes[0], sizes[1]);
+      plan.push_back({written(name), dtype(name), sizes});
       full[plan.back().name] = name;
     }
     std::string written_before;
@@ -156,6 +171,7 @@ class FolderWriter {
     if (changes_.dtype && config.value(key, "") != dtype_name(*changes_.dtype))
       config[key] = dtype_name(*changes_.dtype);
     if (changes_.untie) config["tie_word_embeddings"] = false;
+    if (changes_.vocab_size > 0) config["vocab_size"] = changes_.vocab_size;
     if (!changes_.requantize) {
       config.erase(kQuantizationConfig);
     } else if (!config.contains(kQuantizationConfig)) {

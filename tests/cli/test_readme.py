@@ -29,7 +29,7 @@ def commands(page):
     for language, _, block in BLOCK.findall((SOURCE_DIR / page).read_text()):
         if language in ("sh", "console"):
             lines += [line.removeprefix("$ ").split("  #")[0].strip() for line in block.replace("\\\n", "").splitlines()]
-    return [line for line in lines if re.search(r"(^|\| *)finetune ", line)]
+    return [line for line in lines if re.search(r"(^|[|&] *)finetune ", line)]
 
 
 def shortened(command):
@@ -60,6 +60,7 @@ def test_commands(tmp_path, page):
     (tmp_path / "bin/finetune").symlink_to(BIN)
     shown = {name: block for _, name, block in BLOCK.findall((SOURCE_DIR / page).read_text()) if name}
     for name, text in {**{name: json.dumps(row) + "\n" for name, row in FILES.items()}, **shown}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     printed = commands(page)
     trained = TRAIN in printed or not any("runs/lora" in command for command in printed)

@@ -95,5 +95,43 @@ def test_added_tokens_without_rows_are_refused(tmp_path, grown):
                       ("plan", f"model={small}", f"datasets={data}", *keys),
                       ("generate", "--model", small, "--prompt", "pod <added3>", *keys)):
         said = run(*arguments, expect=4).stderr
-        assert "403" in said and "400 tokens" in said and "resize_token_embeddings" in said, said
+        assert "403" in said and "400 tokens" in said and "resize-vocab" in said, said
         assert arguments[0] == "generate" or "rows.jsonl:2: holds the token '<added3>'" in said, said
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma", "gpt2", "phi"])
+def test_resize_vocab_is_what_transformers_opens(tmp_path, grown, name):
+    """Tied and untied heads, a head with a bias: old rows as they were, new ones their mean, and nothing else changed."""
+    base = family.make(tmp_path / "base", name)
+    config = json.loads((grown / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+    said = run("resize-vocab", "--model", base, "--output", tmp_path / "larger").stdout
+    before = json.loads((base / "config.json").read_text())["vocab_size"]
+    assert f"405 tokens instead of {before}" in said
+    old, new = peer.load(base), peer.load(tmp_path / "larger")
+    assert new.config.vocab_size == 405
+    for key, tensor in new.state_dict().items():
+        rows = old.state_dict()[key]
+        if tensor.shape == rows.shape:
+            assert torch.equal(tensor, rows), key
+        else:
+            assert tensor.shape[0] == 405 and torch.equal(tensor[:before], rows), key
+            assert torch.allclose(tensor[before:], rows.mean(0, keepdim=True).expand_as(tensor[before:]), atol=1e-6), key
+    ids = torch.tensor([[1, 5, 9, 300]])
+    assert torch.equal(new(ids).logits[..., :before], old(ids).logits)
+
+
+def test_a_resized_model_learns_its_tokens(tmp_path, grown):
+    """From a base without rows to a merged model that knows them, in this program alone."""
+    base = family.make(tmp_path / "base", "llama")
+    shutil.copy(grown / "tokenizer_config.json", base)
+    run("resize-vocab", "--model", base, "--output", tmp_path / "larger")
+    data = write_rows(tmp_path / "rows.jsonl", [{"prompt": "pod", "completion": " <added3>"}])
+    out = train(tmp_path, model_name_or_path=tmp_path / "larger", datasets=[data], template="none", lora_rank=2, max_steps=30,
+                learning_rate=5e-2, modules_to_save=["embed_tokens", "lm_head"])
+    run("merge", "--model", tmp_path / "larger", "--adapter", out, "--output", tmp_path / "merged")
+    before, after = (nll(predictions(tmp_path, tmp_path / name, data)["base"])[0] for name in ("larger", "merged"))
+    assert after < 0.3 * before
+    said = run("resize-vocab", "--model", tmp_path / "larger", "--output", tmp_path / "again", expect=2).stderr
+    assert "there is nothing to add" in said
+    assert "already holds" in run("resize-vocab", "--model", base, "--output", tmp_path / "larger", expect=2).stderr

@@ -11,6 +11,7 @@ namespace finetune {
 
 void add_train(CLI::App& program);
 void add_merge(CLI::App& program);
+void add_resize_vocab(CLI::App& program);
 void add_eval(CLI::App& program);
 void add_generate(CLI::App& program);
 void add_inspect(CLI::App& program);

@@ -3,6 +3,7 @@
 #include "finetune/base/tensor.h"
 #include "finetune/config/choices.h"
 #include "finetune/formats/peft.h"
+#include "finetune/model/model_config.h"
 
 #include <filesystem>
 #include <functional>
@@ -36,6 +37,9 @@ struct ModelChanges {
   /// Writes in NF4 what was held in NF4: a checkpoint of bitsandbytes. Else every weight is written
   /// as numbers, and config.json without quantization_config.
   bool requantize = false;
+  /// Rows that `change` gives the tensors with a row for each token, and what config.json then
+  /// says; 0: as many as before.
+  std::int64_t vocab_size = 0;
 };
 
 /// Writes a Hugging Face folder like `base`: the same shards, names and order, every tensor
@@ -48,6 +52,21 @@ void write_model_folder(const std::filesystem::path& base, const std::filesystem
 /// Every tensor of a model folder under its full name, mapped; weights of linears are [O, I].
 /// Throws Error(model).
 std::map<std::string, Tensor> read_model_tensors(const std::filesystem::path& folder);
+
+/// Full names of the tensors with a row for each token: embeddings, head, and the head's bias.
+std::vector<std::string> vocabulary_tensors(const ModelConfig& config);
+
+/// How many tokens a model has embeddings for.
+struct VocabularyResize {
+  std::int64_t before = 0, after = 0;
+};
+
+/// Writes a folder like `base` with embeddings and head for `rows` tokens, config.json included.
+/// The new rows are the mean of the old ones, which stay as they are: about what transformers'
+/// resize_token_embeddings does. Throws Error(config) where the model has as many already,
+/// Error(model, resource).
+VocabularyResize resize_vocabulary(const std::filesystem::path& base,
+                                   const std::filesystem::path& output, std::int64_t rows);
 
 /// How several adapters become one.
 enum class Combination {
