@@ -115,7 +115,8 @@ def test_the_largest_batch_comes_first(tmp_path, wide):
                                 per_device_train_batch_size=1, num_train_epochs=1, max_length=4096))
     assert re.search(r"the largest batch of the run, \d+ tokens, has room", done.stderr), done.stderr
     first, *_, last = (line["peak_memory_bytes"] for line in metrics(tmp_path / "out"))
-    assert last < 1.04 * first, f"{(last - first) / 1e6:.1f} MB more after the first step"
+    # Measured 3 to 4 %; a run that did not try this row first grew by 15 %.
+    assert last < 1.07 * first, f"{(last - first) / 1e6:.1f} MB more after the first step"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
