@@ -1,5 +1,6 @@
 #include "commands/session.h"
 #include "finetune/base/error.h"
+#include "finetune/base/text.h"
 #include "finetune/commands/commands.h"
 #include "finetune/model/write_model.h"
 
@@ -22,10 +23,10 @@ void run_resize(const ResizeVerbOptions& options) {
   write_output(
       "-", fmt::format("embeddings for {} tokens instead of {}; the {} new ones begin as the mean "
                        "of the others\n"
-                       "the model is in {}. Train the new rows with modules_to_save: "
-                       "[embed_tokens, lm_head], or "
+                       "the model is in {}. Train the new rows with modules_to_save: [{}], or "
                        "method: full\n",
-                       resize.after, resize.before, resize.after - resize.before, options.output));
+                       resize.after, resize.before, resize.after - resize.before, options.output,
+                       join(resize.modules, ", ")));
 }
 
 }  // namespace

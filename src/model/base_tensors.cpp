@@ -3,6 +3,7 @@
 #include "finetune/nn/frozen_weight.h"
 #include "model/quantized_weights.h"
 
+#include <algorithm>
 #include <set>
 
 namespace finetune {
@@ -54,6 +55,12 @@ std::vector<std::string> BaseTensors::full_names() const {
 
 bool BaseTensors::stored_nf4(const std::string& name) const {
   return is_nf4(files_, file_name(name));
+}
+
+bool BaseTensors::any_stored_nf4() const {
+  const std::vector<std::string> names = files_.names();
+  return std::any_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return is_nf4(files_, name); });
 }
 
 std::vector<std::string> BaseTensors::parts(const std::string& name) const {

@@ -42,6 +42,7 @@ class BaseTensors {
   Quantization quantization(const std::string& name) const;
   /// Whether the files hold it in NF4.
   bool stored_nf4(const std::string& name) const;
+  bool any_stored_nf4() const;
   /// Its NF4 weight, from the files or made of their numbers.
   Nf4Tensor nf4(const std::string& name) const;
   /// The tensors of the files that make it up.

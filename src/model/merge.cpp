@@ -55,8 +55,8 @@ class Merger {
     if (const Tensor factors = output_factors(name); factors.defined())
       return stored.to(at::kFloat) * factors.flatten().to(at::kFloat);
     const Linear linear = live(name, stored);
-    return is_embedding(name) ? merged_weight(stored.t(), linear).t()
-                              : merged_weight(stored, linear);
+    const Tensor weight = merged_weight(linear.weight.dense(), linear);
+    return is_embedding(name) ? weight.t() : weight;
   }
 
   /// The module of a weight with its adapter, over the float32 base; of embeddings the transpose.
@@ -285,9 +285,7 @@ class MergeCheck {
 /// Throws where an NF4 checkpoint cannot be written.
 void check_requantize(const fs::path& folder, const BaseTensors& base,
                       const MergeOptions& options) {
-  const std::vector<std::string> names = base.full_names();
-  const bool stored = std::any_of(names.begin(), names.end(),
-                                  [&](const std::string& name) { return base.stored_nf4(name); });
+  const bool stored = base.any_stored_nf4();
   if (!stored && options.trained.kind != Quantization::nf4) {
     fail(ErrorKind::config,
          "--requantize: {} is not quantized, and the adapter was trained over quantization: {}; "

@@ -20,11 +20,12 @@ namespace finetune {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-std::vector<std::string> vocabulary_tensors(const ModelConfig& config) {
-  std::vector<std::string> names = {config.names.prefix + config.names.embeddings + ".weight"};
-  for (const std::string& head : config.names.heads)
-    names.insert(names.end(), {head + ".weight", head + ".bias"});
-  return names;
+bool has_row_per_token(const ModelConfig& config, const std::string& name) {
+  const ParameterNames& names = config.names;
+  return name == names.prefix + names.embeddings + ".weight" ||
+         std::any_of(names.heads.begin(), names.heads.end(), [&](const std::string& head) {
+           return name == head + ".weight" || name == head + ".bias";
+         });
 }
 
 namespace {
@@ -102,8 +103,7 @@ class FolderWriter {
 
   std::vector<std::int64_t> shape(const std::string& name) const {
     std::vector<std::int64_t> shape = base_.shape(name);
-    const std::vector<std::string> resized = vocabulary_tensors(base_.config());
-    if (changes_.vocab_size > 0 && std::find(resized.begin(), resized.end(), name) != resized.end())
+    if (changes_.vocab_size > 0 && has_row_per_token(base_.config(), name))
       shape[0] = changes_.vocab_size;
     return shape;
   }

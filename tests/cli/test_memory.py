@@ -108,7 +108,7 @@ def test_every_amount_of_memory_ends_well(tmp_path, model):
 
 
 def test_the_largest_batch_comes_first(tmp_path, wide):
-    """The longest row is the last of five hundred, the others have one length; the first step has seen its memory."""
+    """The longest row is the last of three hundred, the others have one length; the first step has seen its memory."""
     short, long = ({"prompt": "all =", "completion": " " + toy.sentence(random.Random(5), words)} for words in (8, 64))
     rows = write_rows(tmp_path / "rows.jsonl", [short] * 330 + [long])
     done = run(*train_arguments(tmp_path, model_name_or_path=wide, datasets=[rows], template="none", shuffle=False,

@@ -108,6 +108,8 @@ def test_resize_vocab_is_what_transformers_opens(tmp_path, grown, name):
     said = run("resize-vocab", "--model", base, "--output", tmp_path / "larger").stdout
     before = json.loads((base / "config.json").read_text())["vocab_size"]
     assert f"405 tokens instead of {before}" in said
+    modules = {"llama": "embed_tokens, lm_head", "gemma": "embed_tokens", "gpt2": "wte", "phi": "embed_tokens, lm_head"}[name]
+    assert f"modules_to_save: [{modules}]" in said
     old, new = peer.load(base), peer.load(tmp_path / "larger")
     assert new.config.vocab_size == 405
     for key, tensor in new.state_dict().items():
@@ -135,3 +137,20 @@ def test_a_resized_model_learns_its_tokens(tmp_path, grown):
     said = run("resize-vocab", "--model", tmp_path / "larger", "--output", tmp_path / "again", expect=2).stderr
     assert "there is nothing to add" in said
     assert "already holds" in run("resize-vocab", "--model", base, "--output", tmp_path / "larger", expect=2).stderr
+
+
+def test_an_nf4_checkpoint_is_resized_in_nf4(tmp_path, grown):
+    """Every number of four bits as it was; embeddings and head alone are larger."""
+    base = family.make(tmp_path / "base", "llama")
+    shutil.copy(grown / "tokenizer_config.json", base)
+    data = write_rows(tmp_path / "rows.jsonl", [{"prompt": "pod", "completion": " node"}])
+    adapter = train(tmp_path, model_name_or_path=base, datasets=[data], template="none", quantization="nf4", max_steps=1)
+    run("merge", "--model", base, "--adapter", adapter, "--output", tmp_path / "nf4", "--requantize")
+    run("resize-vocab", "--model", tmp_path / "nf4", "--output", tmp_path / "larger")
+    old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("nf4", "larger"))
+    assert old.keys() == new.keys() and any("absmax" in key for key in old)
+    for key, tensor in new.items():
+        resized = key in ("model.embed_tokens.weight", "lm_head.weight")
+        assert len(tensor) == 405 if resized else torch.equal(tensor, old[key]), key
+    nlls = [nll(predictions(tmp_path, tmp_path / name, data)["base"])[0] for name in ("nf4", "larger")]
+    assert nlls[1] == pytest.approx(nlls[0], abs=0.1)  # five more tokens in every sum

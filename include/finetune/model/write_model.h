@@ -53,12 +53,14 @@ void write_model_folder(const std::filesystem::path& base, const std::filesystem
 /// Throws Error(model).
 std::map<std::string, Tensor> read_model_tensors(const std::filesystem::path& folder);
 
-/// Full names of the tensors with a row for each token: embeddings, head, and the head's bias.
-std::vector<std::string> vocabulary_tensors(const ModelConfig& config);
+/// Whether the tensor of this full name has a row for each token: embeddings, head, and the head's
+/// bias.
+bool has_row_per_token(const ModelConfig& config, const std::string& name);
 
 /// How many tokens a model has embeddings for.
 struct VocabularyResize {
   std::int64_t before = 0, after = 0;
+  std::vector<std::string> modules;  ///< what modules_to_save calls those with the new rows
 };
 
 /// Writes a folder like `base` with embeddings and head for `rows` tokens, config.json included.
